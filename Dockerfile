@@ -230,9 +230,10 @@ COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
 COPY --from=lock /build/environment/ /opt/environment/
 ARG COMFYUI_ARGS=--cpu
-# The first two make the container engine add the driver if there is a GPU.
+# The first two make the container engine add the driver if there is a GPU. ComfyUI's Python has PyAV, too, which thumbnails
+# of videos are made with.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    API_COMMAND_LINE=/opt/comfyui/start.sh COMFYUI_ARGS=$COMFYUI_ARGS \
+    API_COMMAND_LINE=/opt/comfyui/start.sh COMFYUI_PYTHON=/opt/comfyui-venv/bin/python COMFYUI_ARGS=$COMFYUI_ARGS \
     HF_HOME=/tmp/comfy-engine/.cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/comfy-engine/.cache/inductor \
     TRITON_CACHE_DIR=/tmp/comfy-engine/.cache/triton
 # ComfyUI answers also without the packs that it cannot import, or with fewer classes: here that ends the build. Names of

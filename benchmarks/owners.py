@@ -22,10 +22,12 @@ from benchmarks.floor import Floor
 from benchmarks.throughput import start_and_end
 from comfy_serverless import ComfyConnector
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker
+from comfy_serverless.workflows.finding import Finder
 
 #: One executes, two wait, and the others are prepared and delivered meanwhile.
 IN_FLIGHT = 6
@@ -47,6 +49,7 @@ class _Request:
     is_checked: ClassVar[bool] = True
     origin_bucket: ClassVar[None] = None
     extra_data: ClassVar[None] = None
+    trace: ClassVar[None] = None
 
     def read(self, **_: object) -> JobRequest:
         return JobRequest.parse({"workflow": dict(self.workflow)})
@@ -69,7 +72,9 @@ def _row_of_jobs(connector: ComfyConnector, floor: Floor, jobs: int) -> tuple[fl
     gaps: dict[bool, list[float]] = {True: [], False: []}
     with _inputs(connector) as inputs:
         s3: Any = None
-        worker = Worker(settings=_SETTINGS, engine=connector, s3=s3, inputs=inputs)
+        worker = Worker(
+            settings=_SETTINGS, engine=connector, s3=s3, inputs=inputs, named=Finder(None, None, nobody_declares)
+        )
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             outcomes = list(pool.map(lambda request: worker.run(request, Call()), requests))
         assert not (errors := [outcome.error for outcome in outcomes if outcome.error is not None]), errors

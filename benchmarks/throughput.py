@@ -19,9 +19,11 @@ from benchmarks.slow_s3 import SlowS3, slow_s3
 from comfy_serverless import ComfyConnector
 from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.jobs.sources import SentRequest
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker
+from comfy_serverless.workflows.finding import Finder
 
 JOBS = 12
 #: Jobs in flight: while one executes, the last one is delivered and the next one waits in ComfyUI's queue.
@@ -71,7 +73,9 @@ def _our_round(connector: ComfyConnector, job: Job, *, in_flight: int) -> float:
     with slow_s3() as server, _environment(server):
         s3 = s3_client()
         inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
-        worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
+        worker = Worker(
+            settings=settings, engine=connector, s3=s3, inputs=inputs, named=Finder(None, None, nobody_declares)
+        )
         graphs = [job() for _ in range(JOBS)]
         started = time.perf_counter()
         with ThreadPoolExecutor(in_flight) as pool:

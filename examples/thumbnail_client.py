@@ -466,6 +466,7 @@ class Workflow(Generic[_R]):
     _name: str
     _alias: str = "live"
     _version: int | None = None
+    _is_shared: bool = False  # whether the operator's is meant, whatever the key's owner has of that name
     _result: type[_R]
 
     def __init__(self, base_url: str | None = None, api_key: str | None = None) -> None:
@@ -529,9 +530,12 @@ class Workflow(Generic[_R]):
             "deadline_s": asked.deadline_s,
         }
         body = {"inputs": inputs, **{name: value for name, value in more.items() if value is not None}}
-        which = {"alias": asked.alias} if asked.version is None else {"version": str(asked.version)}
-        query = urlencode({**which, **({"sticky": asked.sticky} if asked.sticky is not None else {})})
-        path = f"/api/v2/workflows/{quote(self._name, safe='')}/runs?{query}"
+        query = {"alias": asked.alias} if asked.version is None else {"version": str(asked.version)}
+        if asked.sticky is not None:
+            query["sticky"] = asked.sticky
+        if self._is_shared:
+            query["source"] = "operator"
+        path = f"/api/v2/workflows/{quote(self._name, safe='')}/runs?{urlencode(query)}"
         key = asked.idempotency_key or str(uuid.uuid4())
         return Job(api, api.call("POST", path, body, {"Idempotency-Key": key}), self._result, asked)
 

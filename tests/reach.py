@@ -85,10 +85,13 @@ EFFECTS: Final[Mapping[str, frozenset[str]]] = {
 }
 #: The columns of the table. `counts` are figures and names that say nothing of anybody: they are not in it.
 COLUMNS: Final = ("reads", "writes", "deletes", "lists", "takes", "sends")
+#: Those that are all under one key.
+ALONE: Final = ("keys", "admins", "care")
 #: The kinds of items, as their partition keys begin; a test compares them with what the stores write.
 ITEMS: Final = (
     "job#",
     "asset#",
+    "assets#",
     "blob#",
     "path#",
     "upload#",
@@ -96,10 +99,13 @@ ITEMS: Final = (
     "asset_idempotency#",
     "webhook#",
     "workflows#",
+    "checkup#",
     "batch#",
     "rate#",
     "live#",
+    "usage#",
     "keys",
+    "admins",
     "care",
     "gate#",
 )
@@ -139,7 +145,7 @@ class World:
         service = action.partition(":")[0]
         if service == "dynamodb":
             for item in ITEMS:
-                key = item if item in ("keys", "care") else f"{item}theirs"
+                key = item if item in ALONE else f"{item}theirs"
                 yield item, Access(action=action, resource=self.table, context={LEADING_KEYS: (key,)})
             for index in INDEXES:
                 yield index, Access(action=action, resource=f"{self.table}/index/{index}")

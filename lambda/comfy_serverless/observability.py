@@ -40,6 +40,7 @@ UNITS: Mapping[str, str] = {
     "OverheadMs": "Milliseconds",
     "Failures": "Count",
     "WaitedSeconds": "Seconds",
+    "WorkflowsBroken": "Count",
 }
 #: The dimension `service` of failures: whoever counts one, the same alarms cover it.
 _WORKERS = "generate"
@@ -179,6 +180,11 @@ def count_refusal(error: ComfyError) -> None:
 def emit_wait(seconds: float, *, is_batch: bool) -> None:
     """Report how long a job has waited for its first worker: one that a caller waits for, or one of a batch."""
     emit({"WaitedSeconds": [seconds]}, {"service": _SERVICE, "class": "batches" if is_batch else "callers"})
+
+
+def emit_broken_workflows(count: int) -> None:
+    """Report how many versions of named workflows that an alias leads to would fail on the live workers."""
+    emit({"WorkflowsBroken": [float(count)]}, {"service": _SERVICE})
 
 
 class Failures:

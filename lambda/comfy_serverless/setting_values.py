@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,8 @@ _LONGEST_LINK_S = 604_800
 _LONGEST_EVENTS_LINK_S = 12 * 3600
 #: The largest object that S3 takes in one PUT, and copies in one request.
 _LARGEST_PUT_BYTES = 5_000_000_000
+#: Above every price of a second or of a request: who gives more has another unit in mind.
+_HIGHEST_PRICE_USD = 1000.0
 _LONGEST_SHOWN = 200
 _LONGEST_SECRET_PLACE = 2048
 UNSEEN = "has characters that cannot be seen, such as the end of a line from a file made on Windows"
@@ -62,6 +65,17 @@ def seconds(text: str) -> float:
 def seconds_or_none(text: str) -> float:
     """A time in seconds, which may be none."""
     return 0.0 if text in {"0", "0.0"} else seconds(text)
+
+
+def price(text: str) -> float:
+    """A price in US dollars, which may be none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _HIGHEST_PRICE_USD:
+        raise ValueError(f"must be a number of US dollars from 0 to {_HIGHEST_PRICE_USD:g}")
+    return value
 
 
 def count(text: str) -> int:
@@ -110,6 +124,22 @@ def boolean(text: str) -> bool:
     if text.lower() not in values:
         raise ValueError("must be true or false")
     return values[text.lower()]
+
+
+class KeepLogs(StrEnum):
+    """Of which jobs the log is kept."""
+
+    FAILED = "failed"
+    ALL = "all"
+    NONE = "none"
+
+
+def keep_logs(text: str) -> KeepLogs:
+    """Of which jobs."""
+    try:
+        return KeepLogs(text.lower())
+    except ValueError:
+        raise ValueError("must be failed, all or none") from None
 
 
 def words(text: str) -> tuple[str, ...]:

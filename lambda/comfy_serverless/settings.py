@@ -110,6 +110,20 @@ class Settings:
         1000,
         "How many outputs of a job its document lists; of more, all are listed in `outputs.jsonl` beside `result.json`",
     )
+    thumbnails: bool = _env(
+        "THUMBNAILS",
+        to.boolean,
+        True,
+        "Whether a small WebP is made of each picture, and of each video's first frame, beside the output in its "
+        "bucket",
+    )
+    keep_logs: to.KeepLogs = _env(
+        "KEEP_LOGS",
+        to.keep_logs,
+        to.KeepLogs.FAILED,
+        "Of which jobs the last lines that ComfyUI wrote are kept, as `log.txt` beside `result.json`: `failed`, `all` "
+        "or `none`",
+    )
     workflows_dir: Path | None = _env(
         "WORKFLOWS_DIR", to.folder, None, 'Folder of workflows a request may name: `"workflow": "name"`'
     )
@@ -206,6 +220,13 @@ class Settings:
         2,
         "Jobs of batches that wait in an endpoint, for each of its instances; with callers' jobs one more",
     )
+    otel_endpoint: str | None = _env(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        to.web_address,
+        None,
+        "Where spans of OpenTelemetry are sent, as OTLP over HTTP: `http://127.0.0.1:4318`, a collector beside the "
+        "function. Without it there are none",
+    )
     webhook_queue_url: str | None = _env("WEBHOOK_QUEUE_URL", to.queue, None, "SQS queue of webhooks to send")
     max_queued_jobs: int = _env(
         "MAX_QUEUED_JOBS", to.count, 1000, "Number of waiting jobs at which the API answers `queue_full`"
@@ -242,6 +263,17 @@ class Settings:
     )
     cors_origins: tuple[str, ...] = _env(
         "CORS_ORIGINS", to.origins, (), "Web pages that may call the API, e.g. `https://app.example`; empty: none"
+    )
+
+    # What it costs.
+    usd_per_second: float | None = _env(
+        "USD_PER_SECOND",
+        to.price,
+        None,
+        "Price of a second of a worker, in US dollars: a job's `cost_usd` is estimated with it; unset: not known",
+    )
+    usd_per_request: float | None = _env(
+        "USD_PER_REQUEST", to.price, None, "Price of each job beside that, in US dollars"
     )
 
     # The container on SageMaker.

@@ -45,7 +45,15 @@ WITHOUT_KEY = (
     "the request has no API key: send `Authorization: Bearer <key>`. Comfy's SDK for Python reads COMFY_API_KEY; that "
     "for TypeScript has to be given the key: new Comfy({ apiKey: process.env.COMFY_API_KEY })."
 )
-PUBLIC = (("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs"))
+PUBLIC = (
+    ("GET", "/api/v2/health"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs"),
+    ("GET", "/"),
+    ("GET", "/console/{proxy+}"),
+)
+#: What the console asks of an API on this machine, and no API on AWS has.
+DEVELOPMENT_KEY = "/console/development-key"
 _EVENTS = re.compile(r"/api/v2/(jobs/[^/]+/)?events")
 #: As on AWS, where 15 minutes are the limit; and how many watchers there may be at once.
 LONGEST_STREAM_S, MAX_WATCHERS = 14 * 60.0, 100
@@ -87,12 +95,14 @@ class Gateway:
         authorizer: the same of the authorizer.
         agents: the same of the function behind /mcp.
         events: makes what answers with live events, which takes a moment; later calls return the same.
+        development_key: a key that everybody knows: the console offers it on a button.
     """
 
     api: Invoke
     authorizer: Invoke
     agents: Invoke
     events: Callable[[], EventStreams]
+    development_key: str | None = None
     _watchers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MAX_WATCHERS, "watcher"))
     _known: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -107,6 +117,8 @@ class Gateway:
         try:
             if request.method == "GET" and _EVENTS.fullmatch(request.path):
                 return await self._stream(request)
+            if (request.method, request.path) == ("GET", DEVELOPMENT_KEY) and self.development_key is not None:
+                return web.json_response({"key": self.development_key}, headers={"cache-control": "no-store"})
             context = await self._authorize(request)
             event = await event_of(request, context)
             if request.path == AGENTS and request.method != "OPTIONS":
@@ -145,7 +157,7 @@ class Gateway:
 
     async def _authorize(self, request: web.Request) -> Mapping[str, Any]:
         """What the authorizer knows of the caller."""
-        if (request.method, request.path) in PUBLIC or request.method == "OPTIONS":
+        if _is_public(request.method, request.path):
             return {}
         header = request.headers.get("Authorization", "")
         if not header:
@@ -240,6 +252,12 @@ class GatewayServer:
         self._runner = web.AppRunner(self._gateway.application(), access_log=None, logger=log, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, LOOPBACK, self._port).start()
+
+
+def _is_public(method: str, path: str) -> bool:
+    """Whether a route lets requests without a key pass; API Gateway's `{proxy+}` is any path of at least one sign."""
+    routes = {path, re.sub(r"^(/[^/]+/).+", r"\1{proxy+}", path)}
+    return method == "OPTIONS" or any((method, route) in PUBLIC for route in routes)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -195,7 +195,7 @@ class DevStack:
         self.stack = LocalStack.create(self.aws.start())
         if origins := self._settings.get("CORS_ORIGINS"):
             allow_origins(self.aws, *origins.split(","))
-        self.keys.register(self.api_key, name="local", owner=OWNER)
+        self.keys.register(self.api_key, name="local", owner=OWNER, is_admin=True)
 
     def _start_backend(self) -> None:
         """Start the functions, and what runs jobs: each has to know where the other is."""
@@ -261,7 +261,8 @@ class DevStack:
             functools.partial(self.functions.submit, _handler(name), timeout_s=TIMEOUT_S)
             for name in ("api", "authorizer", "mcp")
         )
-        server = GatewayServer(Gateway(api, authorizer, agents, self._events), port=self.port)
+        known = API_KEY if self.api_key == API_KEY else None
+        server = GatewayServer(Gateway(api, authorizer, agents, self._events, known), port=self.port)
         self._running.callback(server.stop)
         server.start()
         threading.Thread(target=self._events, name="warms events", daemon=True).start()

@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = _write_variables(stack, beside_logs_only=options.log_dir is not None)
         key = "the one in API_KEY" if os.environ.get("API_KEY") else stack.api_key
         print(f"comfy-serverless is ready at {stack.url}  key: {key}  docs: {stack.url}/docs", flush=True)
+        print(f"Console: {stack.url}/", flush=True)
         console.print(f"In another terminal: source {_short(written[-1])}", style="dim", soft_wrap=True)
         asked_to_end.wait()
     except StoppedEarly:

@@ -11,9 +11,11 @@ from typing import Any
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from comfy_serverless.workflows.finding import Finder
 from tests.contract.engines import REAL_COMFYUI, START_PATIENCE_S, free_port
 from tests.contract.packs_of_engine import fill_custom_nodes
 
@@ -31,6 +33,7 @@ class RequestOf:
     is_checked: bool = True
     origin_bucket: None = None
     extra_data: None = None
+    trace: None = None
 
     def read(self, **_: object) -> JobRequest:
         return JobRequest.parse(dict(self.request))
@@ -60,7 +63,9 @@ class SharedWorker:
         self._sandbox = Sandbox()
         s3: Any = None
         inputs = InputFetcher(settings=settings, s3=s3, connector=self.connector, sandbox=self._sandbox)
-        self._worker = Worker(settings=settings, engine=self.connector, s3=s3, inputs=inputs)
+        self._worker = Worker(
+            settings=settings, engine=self.connector, s3=s3, inputs=inputs, named=Finder(None, None, nobody_declares)
+        )
 
     def run(
         self, graph: Mapping[str, Any], *, owner: str = "bob", deadline_s: float = START_PATIENCE_S, **request: Any

@@ -90,7 +90,7 @@ def test_an_unanswered_question_costs_no_second_run_and_no_picture(
         time.sleep(pause_s)
 
     monkeypatch.setattr(ComfyClient, "history", history)
-    monkeypatch.setattr("comfy_serverless.connector.follower.QUIET_S", 0.1)
+    monkeypatch.setattr("comfy_serverless.connector.pace.QUIET_S", 0.1)
     execution = connector.run(frames(), on_progress=read_slowly)
     assert not unanswered
     assert [output.node_id for output in execution.outputs] == ["1", "2", "3", "4"]

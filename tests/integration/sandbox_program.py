@@ -17,9 +17,11 @@ from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
 from comfy_serverless.jobs.sources import SentRequest
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.observability import log
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker
+from comfy_serverless.workflows.finding import Finder
 from demo.seed import OUTPUT_BUCKET
 from tests.patience import QuietClock
 
@@ -39,7 +41,9 @@ def main(folder: str, port: str) -> None:
     )
     connector, s3 = ComfyConnector(settings=settings), s3_client()
     inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
-    worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
+    worker = Worker(
+        settings=settings, engine=connector, s3=s3, inputs=inputs, named=Finder(None, None, nobody_declares)
+    )
     drain_on_sigterm(worker=worker, stop_engine=connector.kill_api, leave=leave_process)
     process, clock = connector._engine.process, QuietClock()
     say(engine=process.pid if process else None)

@@ -20,11 +20,13 @@ from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import S3Address, s3_client
 from comfy_serverless.jobs.request import ModelRequest
 from comfy_serverless.jobs.sources import SentRequest
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.model_store import ModelStore
 from comfy_serverless.worker.model_store.forgetting import forget_everything
 from comfy_serverless.worker.model_store.operator_models import places_of
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from comfy_serverless.workflows.finding import Finder
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.contract.engines import free_port
@@ -57,6 +59,7 @@ class Place:
             s3=self.s3,
             inputs=InputFetcher(settings=settings, s3=self.s3, connector=self.connector),
             models=self.store,
+            named=Finder(None, None, nobody_declares),
         )
 
     def forget(self, deadline: float) -> None:

@@ -32,9 +32,11 @@ from comfy_serverless.aws.s3 import ATTEMPTS, s3_client
 from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidRequest
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.sources import SentRequest
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.put import PART_BYTES
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from comfy_serverless.workflows.finding import Finder
 from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.integration import s3_fault_rows
@@ -400,7 +402,11 @@ def two_workers(faulty_s3: FaultyS3, tmp_path: Path) -> Iterator[list[Worker]]:
             s3 = s3_client()
             running.callback(s3.close)
             inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
-            workers.append(Worker(settings=settings, engine=connector, s3=s3, inputs=inputs))
+            workers.append(
+                Worker(
+                    settings=settings, engine=connector, s3=s3, inputs=inputs, named=Finder(None, None, nobody_declares)
+                )
+            )
             running.callback(workers[-1].close)
         yield workers
 

@@ -17,8 +17,10 @@ import pytest
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.jobs.sources import SentRequest
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from comfy_serverless.workflows.finding import Finder
 from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.contract.engines import free_port
@@ -35,6 +37,7 @@ class Place:
             engine=connector,
             s3=s3,
             inputs=InputFetcher(settings=settings, s3=s3, connector=connector),
+            named=Finder(None, None, nobody_declares),
         )
         self.folders = [folder for kind in ("output", "temp") if (folder := connector._engine.folder(kind))]
         self.before = self.files()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ result = poster.run(photo=photo, prompt="a fox", sampler="ddim", frames=[Path("a
 content: bytes = result.picture[0].bytes()
 saved: list[Path] = result.save("out")
 status: str = poster.submit(photo="a.png").cancel()
+refusal: type[Exception] = InvalidInputs
 ResultWorkflow().run(class_="x", a_b="y", model="model 4999.safetensors", open=True)
 Workflow3dThing().run().outputs[0].save()
 """
@@ -60,6 +62,34 @@ def test_mypy_knows_the_types_of_any_workflow(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(BAD)
     lines = {int(told.split(":")[1]) for told in mypy(tmp_path, "bad.py")}
     assert lines == set(range(2, 8))
+
+
+def pyright(folder: Path, name: str) -> set[int]:
+    """The lines of a file of which pyright complains in its strict mode, for the oldest Python that clients are for."""
+    (folder / "pyrightconfig.json").write_text(
+        json.dumps({"typeCheckingMode": "strict", "pythonVersion": "3.10", "include": [name]})
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "basedpyright", "--outputjson", "--project", str(folder)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    told = json.loads(done.stdout)
+    assert told["summary"]["filesAnalyzed"] > 0, done.stdout
+    return {one["range"]["start"]["line"] + 1 for one in told["generalDiagnostics"] if one["severity"] == "error"}
+
+
+def test_pyright_knows_them_too(tmp_path: Path) -> None:
+    for name, described in (("poster", POSTER), ("result", HOSTILE), ("thing", EMPTY)):
+        (tmp_path / f"{name}.py").write_text(client_of(described), encoding="utf-8")
+        assert pyright(tmp_path, f"{name}.py") == set(), "a client itself"
+    (tmp_path / "good.py").write_text(GOOD)
+    assert pyright(tmp_path, "good.py") == set()
+    (tmp_path / "bad.py").write_text(BAD)
+    assert pyright(tmp_path, "bad.py") == set(range(2, 8))
 
 
 def test_the_client_of_the_examples_is_what_the_command_prints() -> None:

@@ -24,8 +24,10 @@ from botocore.retries.standard import ExponentialBackoff
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.connector.folders import beside
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Worker
+from comfy_serverless.workflows.finding import Finder
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.integration.faulty_s3 import FaultyS3
@@ -117,7 +119,9 @@ def soak_world(folder: Path) -> Iterator[World]:
         (folder / "input" / BROKEN_INPUT).write_bytes(b"\x89PNG\r\n\x1a\n and nothing of an image")
         s3 = s3_client()
         inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
-        worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
+        worker = Worker(
+            settings=settings, engine=connector, s3=s3, inputs=inputs, named=Finder(None, None, nobody_declares)
+        )
         running.callback(worker.close)
         yield World(worker, connector, proxy, s3, direct, folder, Canaries(folder))
 

@@ -28,6 +28,7 @@ from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.worker.journal import Journal
+from tests.unit.fakes import files_in
 from tests.unit.jobs_table import REGION, create_table
 
 DROPS, ASSETS, RESULTS = "drops-bucket", "assets-bucket", "results-bucket"
@@ -67,6 +68,7 @@ class World:
             s3=self.s3,
             settings=settings,
             output_bucket=RESULTS,
+            named=files_in(settings.workflows_dir),
         )
         self.drops = Drops(
             jobs=self.jobs, workers=workers, s3=self.s3, settings=settings, assets_bucket=ASSETS, keeper=self.keeper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,11 @@ from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.files import UNKNOWN_TYPE, OutputKind, kind_of, type_of_name
 from comfy_serverless.jobs.sources import SentRequest
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import PreparedInputs
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from comfy_serverless.workflows.finding import Finder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -89,6 +91,7 @@ class FakeEngine:
     discarded: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
     starts: int = 1
+    lines: tuple[str, ...] = ()
     declares: Mapping[str, Any] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
 
@@ -127,6 +130,7 @@ class FakeEngine:
         execution_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
+        on_log: Callable[[Sequence[str]], None] | None = None,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
         apart_as: str | None = None,
@@ -141,6 +145,8 @@ class FakeEngine:
         for output in self.outputs * self.attempts if self.announces else ():
             on_output(output)
         self.then()
+        if on_log is not None:
+            on_log(self.lines)
         if self.error is not None:
             self.error.outputs = self.outputs
             raise self.error
@@ -165,6 +171,11 @@ class FakeInputs:
         return PreparedInputs(dict(graph), lambda _: self.shown.append(job_id), lambda: self.released.append(job_id))
 
 
+def files_in(folder: Path | None) -> Finder:
+    """The workflows that have names where there is no table: the files of a folder, as if it were WORKFLOWS_DIR."""
+    return Finder(None, folder, nobody_declares)
+
+
 class World:
     """A worker over fakes and an in-process S3."""
 
@@ -173,7 +184,13 @@ class World:
         self.engine = engine or FakeEngine()
         self.inputs = FakeInputs()
         self.settings = Settings(**{"output_bucket": OUT, **settings})
-        self.worker = Worker(settings=self.settings, engine=self.engine, s3=s3, inputs=self.inputs)
+        self.worker = Worker(
+            settings=self.settings,
+            engine=self.engine,
+            s3=s3,
+            inputs=self.inputs,
+            named=files_in(self.settings.workflows_dir),
+        )
 
     def run(self, payload: object, call: Call | None = None, *, default_id: str = "drawn") -> Outcome:
         return self.worker.run(SentRequest(payload=payload, default_id=default_id), call or Call())

@@ -30,7 +30,7 @@ from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.patience import PATIENCE_S
 from tests.unit import named_world
 from tests.unit.api_world import ApiWorld, api_world
-from tests.unit.fakes import WORKFLOW, FakeEngine, FakeInputs, made
+from tests.unit.fakes import WORKFLOW, FakeEngine, FakeInputs, files_in, made
 from tests.unit.named_world import push
 from tests.unit.named_world import run as run_named
 
@@ -102,7 +102,9 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
 @pytest.fixture
 def worker(api: ApiWorld) -> Iterator[Worker]:
     engine = FakeEngine(outputs=(made(),))
-    made_worker = Worker(settings=api.services.settings, engine=engine, s3=api.services.s3, inputs=FakeInputs())
+    made_worker = Worker(
+        settings=api.services.settings, engine=engine, s3=api.services.s3, inputs=FakeInputs(), named=files_in(None)
+    )
     yield made_worker
     made_worker.close()
 
@@ -132,8 +134,9 @@ TO_MESSAGE = (("PutObject", "TransactWriteItems"), ("SendMessage",))
 TO_ANSWER = (("UpdateItem",),)
 #: From the message to ComfyUI: whose job is it, and has it run before?
 TO_EXECUTION = (("UpdateItem", "GetObject"),)
-#: From the last output to the end in the table: the output, then `result.json` beside the outputs in the table.
-TO_END = (("PutObject",), ("PutObject", "BatchWriteItem"), ("UpdateItem",))
+#: From the last output to the end: the output beside its thumbnail, `result.json` beside the outputs in the table, the
+#: end with its sums.
+TO_END = (("PutObject", "PutObject"), ("PutObject", "BatchWriteItem"), ("TransactWriteItems",))
 
 
 def test_a_job_waits_for_three_calls_before_it_executes_and_for_three_after(api: ApiWorld, worker: Worker) -> None:
@@ -181,7 +184,10 @@ def test_a_run_of_a_named_workflow_costs_one_read_more_than_a_job(
 
 def test_whose_key_it_is_costs_one_call_a_minute(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring, "keys", lambda: api.services.keys)
+    key = api.services.keys.create("ci", owner="team").text
     with in_rows(("GetItem",)):
+        authorizer.handler({"headers": {"authorization": f"Bearer {key}"}}, None)
+    with in_rows(("GetItem",), ("GetItem",)):  # it may be an admin's
         authorizer.handler({"headers": {"authorization": "Bearer some-key"}}, None)
 
 

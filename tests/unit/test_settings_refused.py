@@ -23,6 +23,7 @@ TEXTS = {"APP_NAME", "OUTPUT_PREFIX", "DROP_OWNER", "WORKER_IMAGE"}
 LONG = f"/{'x' * 300}"
 NUMBER = ["", "x", "0", "-1", "1.5.2", "1e999", "nan", "9" * 500, "1 2"]
 WHOLE = [*NUMBER, "1.5"]
+PRICE = ["", "x", "-1", "1.5.2", "1e999", "nan", "1001", "$1", "1,5"]
 BUCKET = ["s3://bucket", "a b", "x", "a/b", "ü" * 5]
 QUEUE = ["a-queue/", "sqs://x", "https://", "https://host:99999/x", "https://a b/", "https://host:0"]
 PORT = [*WHOLE, "65536", "http"]
@@ -38,6 +39,8 @@ GARBAGE: dict[str, list[str]] = {
     ],
     "API_URL": ["http://localhost", "host:1", "a b", "me@host", "host/x", "host?x"],
     "INITIAL_PORT": PORT,
+    "USD_PER_SECOND": PRICE,
+    "USD_PER_REQUEST": PRICE,
     "SAGEMAKER_BIND_TO_PORT": PORT,
     "TEST_PAYLOAD": ["/no/such/file.json", LONG, "~nobody-here/x.json", "."],
     "MAX_COMFY_START_ATTEMPTS": WHOLE,
@@ -94,6 +97,7 @@ GARBAGE: dict[str, list[str]] = {
     "ENGINE_GROWTH_BYTES": WHOLE,
     "ENGINE_MAX_JOBS": WHOLE,
     "OUTPUT_BUCKET": BUCKET,
+    "KEEP_LOGS": ["", "yes", "failed,all", "some"],
     "MAX_LISTED_OUTPUTS": WHOLE,
     "WORKFLOWS_DIR": ["/nope", "~nobody-here", "pyproject.toml"],
     "DEFAULT_DEADLINE_S": NUMBER,
@@ -103,6 +107,7 @@ GARBAGE: dict[str, list[str]] = {
     "MAX_INPUT_PIXELS": WHOLE,
     "INPUT_CACHE_BYTES": WHOLE,
     "INPUT_TIMEOUT_S": NUMBER,
+    "THUMBNAILS": ["perhaps", "2", "webp"],
     "ALLOW_PRIVATE_ADDRESSES": ["perhaps", "2", "on"],
     "ALLOWED_INPUT_BUCKETS": BUCKET,
     "ALLOWED_OUTPUT_BUCKETS": BUCKET,

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Body, File, Form, Header, Path, UploadFile
+from aws_lambda_powertools.event_handler.openapi.params import Body, File, Form, Header, Path, Query, UploadFile
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from comfy_serverless.api.auth import caller
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, documented
 from comfy_serverless.api.body_reader import BodyReader
+from comfy_serverless.api.job_lists import DEFAULT_PAGE, MAX_PAGE, read_cursor, write_cursor
 from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.aws.dynamodb import moment_of, now_s
@@ -103,6 +104,13 @@ class AssetBody(BaseModel):
     sha256: str | None = None
 
 
+class AssetList(BaseModel):
+    """Uploads, newest first. `next_cursor` is absent on the last page."""
+
+    assets: list[AssetBody]
+    next_cursor: str | None = None
+
+
 class FromHashBody(BaseModel):
     """The hash of some bytes, and a name for them."""
 
@@ -187,6 +195,26 @@ def post_asset(
             assets.release_key(owner, idempotency_key)
         raise
     return _created(asset)
+
+
+@router.get(
+    "/api/v2/assets",
+    summary="Uploads, newest first (ours)",
+    tags=["assets"],
+    description="Files that were uploaded, with fresh links; outputs of jobs are in `GET /api/v2/outputs`. A page may "
+    "have fewer than `limit`: the list goes on as long as there is a `next_cursor`.",
+    responses={200: documented("A page of assets.", AssetList), **INVALID, **REFUSALS},
+)
+def list_assets(
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+) -> Response[str]:
+    """Return a page of the caller's uploads: one query, and one read of all of them."""
+    assets, end = services(router).assets.page(caller(router).owner, limit=limit, before=read_cursor(cursor))
+    page: dict[str, Any] = {"assets": [_document(asset) for asset in assets]}
+    if end is not None:
+        page["next_cursor"] = write_cursor(end)
+    return answer(HTTPStatus.OK, page)
 
 
 @router.post(

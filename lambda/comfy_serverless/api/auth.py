@@ -11,15 +11,32 @@ from aws_lambda_powertools.event_handler.middlewares import BaseMiddlewareHandle
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.services import Services
-from comfy_serverless.errors import RateLimited, Unauthorized
-from comfy_serverless.table.api_keys import ApiKeyStore, bearer
+from comfy_serverless.errors import Forbidden, RateLimited, Unauthorized
+from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction, bearer
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
-#: Routes that need no key, besides every OPTIONS. A test holds template.yaml and local/aws/gateway.py to them.
-PUBLIC = frozenset({("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs")})
+#: Routes that need no key, besides every OPTIONS, as API Gateway names them: `{proxy+}` is any path from there on. A
+#: test holds template.yaml and local/aws/gateway.py to them.
+PUBLIC = frozenset(
+    {
+        ("GET", "/api/v2/health"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/"),
+        ("GET", "/console/{proxy+}"),
+    }
+)
+_BELOW = tuple((method, path.removesuffix("{proxy+}")) for method, path in PUBLIC if path.endswith("{proxy+}"))
+
+
+def is_public(method: str, path: str) -> bool:
+    """Whether a request needs no key."""
+    if method == "OPTIONS" or (method, path) in PUBLIC:
+        return True
+    return any(method == known and path.startswith(start) for known, start in _BELOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +48,8 @@ class Caller:
         key_id: names the key, without being it.
         key_name: what people call it; its id, if its name is not known.
         max_in_flight: how many jobs may wait and run at once.
+        is_admin: whether the key may see everybody's usage, and make and end keys.
+        budget_nanousd, budget_action: what its jobs of a month may cost, and what happens then (`table.api_keys`).
     """
 
     owner: str
@@ -38,6 +57,9 @@ class Caller:
     key_name: str = ""
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
+    is_admin: bool = False
+    budget_nanousd: int | None = None
+    budget_action: BudgetAction = BudgetAction.WARN
 
 
 class Authentication(BaseMiddlewareHandler[Any]):
@@ -51,7 +73,7 @@ class Authentication(BaseMiddlewareHandler[Any]):
         if "services" not in app.context:
             services = self._services()
             event = app.current_event
-            if event.http_method != "OPTIONS" and (event.http_method, event.path) not in PUBLIC:
+            if not is_public(event.http_method, event.path):
                 app.append_context(caller=admit(event.raw_event, services))  # type: ignore[no-untyped-call]
             app.append_context(services=services)  # type: ignore[no-untyped-call]
         return next_middleware(app)
@@ -84,6 +106,9 @@ def caller_by_header(header: str, keys: ApiKeyStore) -> Caller:
         key_name=key.name,
         max_in_flight=key.max_in_flight,
         requests_per_minute=key.requests_per_minute,
+        is_admin=key.is_admin,
+        budget_nanousd=key.budget_nanousd,
+        budget_action=key.budget_action,
     )
     _count(who, keys)
     return who
@@ -122,7 +147,25 @@ def caller_of(event: dict[str, Any]) -> Caller:
         key_name=str(facts.get("key_name") or key_id),
         max_in_flight=_number(facts.get("max_in_flight")),
         requests_per_minute=_number(facts.get("requests_per_minute")),
+        is_admin=facts.get("is_admin") == "true",
+        budget_nanousd=_number(facts.get("budget_nanousd")),
+        budget_action=_action(facts.get("budget_action")),
     )
+
+
+def admin(router: APIGatewayHttpRouter) -> Caller:
+    """The sender of the request in hand. Raises Forbidden if his key is no admin's."""
+    who = caller(router)
+    if not who.is_admin:
+        raise Forbidden(
+            "this needs an admin's key: whoever has the AWS account makes one with `comfy-serverless keys create NAME "
+            "--owner OWNER --admin`."
+        )
+    return who
+
+
+def _action(value: object) -> BudgetAction:
+    return BudgetAction.REFUSE if value == BudgetAction.REFUSE else BudgetAction.WARN
 
 
 def _number(value: object) -> int | None:

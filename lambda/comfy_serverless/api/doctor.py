@@ -6,7 +6,6 @@ are the files in the image, version 0, against the live ones. Nothing is run, an
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from http import HTTPStatus
 from itertools import islice
@@ -23,16 +22,13 @@ from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.workflow_bodies import Finding
 from comfy_serverless.api.workflow_lookup import own_head
-from comfy_serverless.errors import ComfyError, InvalidCursor, NotFound
+from comfy_serverless.errors import InvalidCursor, NotFound
 from comfy_serverless.jobs.engine_documents import Build
-from comfy_serverless.jobs.sources import OPERATOR
-from comfy_serverless.workflows import checkup
 from comfy_serverless.workflows.items import Head
-from comfy_serverless.workflows.reference import LIVE, NAME, Reference, check_name
+from comfy_serverless.workflows.reference import NAME, check_name
 
 if TYPE_CHECKING:
     from comfy_serverless.workflows.deployed import Deployed
-    from comfy_serverless.workflows.doctor import Examined
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -51,6 +47,34 @@ class ExaminedVersion(BaseModel):
     findings: list[Finding]
 
 
+class BrokenVersion(BaseModel):
+    """A version that would fail, with the first reason."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    message: str
+
+
+class LastCheck(BaseModel):
+    """What was found of the caller's workflows when they were checked by themselves: whenever what workers declare has
+    changed, each day, and each hour while something would fail.
+
+    Attributes:
+        at: when it was written.
+        release_version: what the workers' image was built from; absent if that is not known.
+        is_over: whether all were looked at by then.
+        versions: how many were looked at; `breaks` would fail, and `broken` has the first 50 of those.
+    """
+
+    at: str
+    release_version: str | None = None
+    is_over: bool
+    versions: int
+    breaks: int
+    broken: list[BrokenVersion]
+
+
 class Diagnosis(BaseModel):
     """What is wrong with a page of the caller's workflows.
 
@@ -59,6 +83,7 @@ class Diagnosis(BaseModel):
         release_version: what those were built from; absent if that is not known.
         is_known: whether anybody has told what these workers have; if not, nothing could be checked.
         breaks: how many versions on this page would fail.
+        last_check: what was found without anybody asking; absent before the first time.
     """
 
     release: str
@@ -66,6 +91,7 @@ class Diagnosis(BaseModel):
     is_known: bool
     breaks: int
     versions: list[ExaminedVersion]
+    last_check: LastCheck | None = None
     next_cursor: str | None = None
 
 
@@ -85,7 +111,9 @@ def get_diagnosis(
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> Response[str]:
     """Examine a page of the caller's workflows."""
-    from comfy_serverless.workflows.doctor import examined  # and what looks at graphs: no other start waits for it
+    # And what looks at graphs: no other start waits for it.
+    from comfy_serverless.workflows.doctor import examined, examined_file, name_of
+    from comfy_serverless.workflows.recheck import Found
 
     if cursor is not None and not NAME.fullmatch(cursor):
         raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
@@ -94,16 +122,18 @@ def get_diagnosis(
     named = _named(behind, owner, name, with_files=release is None, after=cursor or "")
     page = list(islice(named, limit + 1))
     heads = [one for one in page[:limit] if isinstance(one, Head)]
-    files = [_of_file(behind, one, deployed) for one in page[:limit] if isinstance(one, str)]
+    files = [examined_file(behind.named, one, deployed) for one in page[:limit] if isinstance(one, str)]
     others = examined(heads, behind.workflows, deployed, each=behind.beside.map)
     found = [one.to_json() for one in sorted((*others, *files), key=lambda one: one.name)]
+    last = Found.of(behind.table, owner)
     document: dict[str, Any] = {
         "release": called,
         "release_version": (deployed.release if deployed is not None else "") or None,
         "is_known": deployed is not None,
         "breaks": sum(one["breaks"] for one in found),
         "versions": found,
-        "next_cursor": _name_of(page[limit - 1]) if len(page) > limit else None,
+        "last_check": last and last.to_json(),
+        "next_cursor": name_of(page[limit - 1]) if len(page) > limit else None,
     }
     return answer(HTTPStatus.OK, Diagnosis(**document).model_dump(exclude_none=True))
 
@@ -114,42 +144,15 @@ def _named(behind: Services, owner: str, name: str | None, *, with_files: bool, 
     Args:
         with_files: whether the files that are known here are those of the workers.
     """
+    from comfy_serverless.workflows.doctor import heads_and_files
+
     if name is not None:
         is_file = with_files and check_name(name) in behind.named.files()
         if is_file and behind.workflows.head(owner, name) is None:
             return iter([name])
         return iter([own_head(behind, check_name(name), owner=owner)])
-    files = (one for one in behind.named.files() if with_files and one > after and NAME.fullmatch(one))
-    return _merged(behind.workflows.heads(owner, after=after), files)
-
-
-def _merged(heads: Iterator[Head], files: Iterator[str]) -> Iterator[Head | str]:
-    ranked: Iterator[tuple[str, int, Head | str]] = heapq.merge(
-        ((head.name, 0, head) for head in heads), ((file, 1, file) for file in files), key=lambda each: each[:2]
-    )
-    last = ""
-    for name, _, one in ranked:
-        if name != last:
-            last = name
-            yield one
-
-
-def _name_of(one: Head | str) -> str:
-    return one if isinstance(one, str) else one.name
-
-
-def _of_file(behind: Services, name: str, deployed: Deployed | None) -> Examined:
-    """A file in the image, version 0, held against the workers. It runs as it stands: callers need bring nothing."""
-    from comfy_serverless.workflows.deployed import findings_of
-    from comfy_serverless.workflows.doctor import Examined, of_unusable
-
-    findings: tuple[checkup.Finding, ...]
-    try:
-        findings = findings_of(behind.named.find(Reference(name, None, 0), owner=OPERATOR), deployed)
-    except ComfyError as error:
-        findings = of_unusable(error)
-    told = tuple(one for one in findings if one.kind is not checkup.Kind.FILE)
-    return Examined(owner=OPERATOR, name=name, number=0, aliases={LIVE: 1.0}, findings=told)
+    files = behind.named.files() if with_files else []
+    return heads_and_files(behind.workflows.heads(owner, after=after), files, after=after)
 
 
 def _deployed(behind: Services, release: str | None) -> tuple[str, Deployed | None]:

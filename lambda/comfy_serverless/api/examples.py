@@ -5,6 +5,7 @@ The page at `/docs` fills its forms with them, and a test sends every one to the
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from comfy_serverless.api.auth import PUBLIC
@@ -30,8 +31,10 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     },
     ("post", "/api/v2/workflows/{name}/alias"): {"alias": "staging", "version": 1},
     ("post", "/api/v2/workflows/{name}/runs"): {"color": 255},
+    ("post", "/api/v2/workflows/read"): {"file": json.dumps(_WORKFLOW), "file_path": "workflow.json"},
     ("post", "/api/v2/assets"): {"file": _FILE, "content_type": "text/plain", "file_path": "hello.txt"},
     ("post", "/api/v2/assets/from-hash"): {"hash": _HASH, "file_path": "again.txt"},
+    ("post", "/api/v2/keys"): {"name": "ci", "owner": "team", "max_in_flight": 5, "budget_usd": 20},
     ("post", "/api/v2/uploads"): {
         "file_path": "hello.txt",
         "content_type": "text/plain",
@@ -39,17 +42,17 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
         "hash": _HASH,
     },
 }
+_LABELS: Final[dict[str, Any]] = {
+    "name": "metadata",
+    "in": "query",
+    "description": "Only jobs with these labels: `metadata[campaign]=autumn`, once for each. Ours.",
+    "style": "deepObject",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
 _PARAMETERS: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
-    ("get", "/api/v2/jobs"): [
-        {
-            "name": "metadata",
-            "in": "query",
-            "description": "Only jobs with these labels: `metadata[campaign]=autumn`, once for each. Ours.",
-            "style": "deepObject",
-            "explode": True,
-            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-        }
-    ],
+    ("get", "/api/v2/jobs"): [_LABELS],
+    ("get", "/api/v2/outputs"): [_LABELS],
     ("get", "/api/v2/health"): [
         {
             "name": "detail",
@@ -63,7 +66,7 @@ _PARAMETERS: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
 #: Answers that have none, for which Powertools writes one down all the same.
 _WITHOUT_BODY: Final = frozenset({"204", "302"})
 #: Parameters in paths, by their names: what is made by the examples themselves.
-_VALUES: Final = {"alias": "live", "hash": _HASH, "name": "example", "number": "1"}
+_VALUES: Final = {"alias": "live", "class_type": "SaveImage", "hash": _HASH, "name": "example", "number": "1"}
 
 
 def completed(document: dict[str, Any]) -> dict[str, Any]:

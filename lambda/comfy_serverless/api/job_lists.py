@@ -173,7 +173,7 @@ def _fitting(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     left, fitting = REPLY_LIMIT_BYTES, list[dict[str, Any]]()
     for entry in entries:
         left -= len(json.dumps(entry)) + 2
-        if left < 0:
+        if left < 0 and fitting:
             break
         fitting.append(entry)
     return fitting

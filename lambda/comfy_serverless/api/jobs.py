@@ -49,7 +49,7 @@ from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
-from comfy_serverless.jobs.stored_request import read_line, submitted_workflow
+from comfy_serverless.jobs.stored_request import read_line, read_stored_line, submitted_workflow
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobExists, JobState
@@ -125,8 +125,7 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
     """The workflow that was submitted for a job, or that its request names. Raises NotFound if it cannot be read."""
     address = S3Address.parse(state.request)
     try:
-        line = LineAddress.parse(address)
-        given = submitted_workflow(behind.s3, address) if line is None else _workflow_in(line, state, behind)
+        given = _submitted(address, state, behind)
         if isinstance(given, str):
             Reserved.of(behind.settings).check_addresses(given)  # it may be why the job was refused
         return resolve_workflow(given, s3=behind.s3, settings=behind.settings)
@@ -137,9 +136,17 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
         raise NotFound(f"the workflow of job {state.id} cannot be shown: {reason}") from error
 
 
-def _workflow_in(line: LineAddress, state: JobState, behind: Services) -> dict[str, Any] | str:
-    """The workflow of a line: of a named one, that of the version that the line is pinned to."""
-    request = read_line(behind.s3, line)
+def _submitted(address: S3Address, state: JobState, behind: Services) -> dict[str, Any] | str:
+    """The workflow of a request; of a named one, that of the version that its line is pinned to, or that is live."""
+    if (line := LineAddress.parse(address)) is not None:
+        if line.is_stored:
+            return read_stored_line(behind.s3, line)["workflow"]  # type: ignore[no-any-return]  # any JSON of ours
+        request = read_line(behind.s3, line)
+    else:
+        given: dict[str, Any] | str = submitted_workflow(behind.s3, address)
+        if not isinstance(given, str):
+            return given
+        request = JobRequest.parse({"workflow": given})
     return expanded(behind.named, request, owner=state.owner, key=state.id).workflow
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
-from comfy_serverless.api.auth import PUBLIC
+from comfy_serverless.api.auth import is_public
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.near import Guesses
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
 #: Parameters with a name in brackets, `metadata[campaign]=autumn`, by method and path.
-_WITH_KEYS: Final[Mapping[tuple[str, str], str]] = {("GET", "/api/v2/jobs"): "metadata"}
+_WITH_KEYS: Final[Mapping[tuple[str, str], str]] = {
+    ("GET", "/api/v2/jobs"): "metadata",
+    ("GET", "/api/v2/outputs"): "metadata",
+}
 _MOST_TOLD: Final = 20
 _LONGEST_NAME: Final = 60
 
@@ -26,7 +29,7 @@ def check_query(app: EventHandlerInstance) -> None:
     """Check the names behind the `?` of the request in hand. Raises as `check_parameters`."""
     event = app.current_event
     asked = (event.http_method, event.path)
-    if asked not in PUBLIC:
+    if not is_public(*asked):
         known = [field.alias for field in app.context["_route"].dependant.query_params]
         check_parameters(event.query_string_parameters or {}, known, with_keys=_WITH_KEYS.get(asked))
 

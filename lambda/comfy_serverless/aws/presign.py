@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 _OPERATION = "GetObject"
 
 
+def bucket_address(s3: S3Client, bucket: str) -> str:
+    """Where links to objects of a bucket begin, with a slash at the end. No request is made."""
+    sample = urlsplit(s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}))
+    return f"{sample.scheme}://{sample.netloc}{sample.path.removesuffix('k')}"
+
+
 class LinkSigner:
     """Signs links with the client's credentials and clock of now; for one answer, not to be kept."""
 

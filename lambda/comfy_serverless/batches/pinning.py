@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 _FILE, _AT_0, _SHARED = ".json", "@0", "shared/"
 
 
-def pin(request: JobRequest, named: NamedWorkflows | None, *, owner: str) -> JobRequest:
+def pin(request: JobRequest, named: NamedWorkflows, *, owner: str) -> JobRequest:
     """The request of a line, with the version of its workflow in its name, if it names one, and its labels.
 
     Raises:
         InvalidRequest: there is no such workflow, or the inputs do not fit.
         ComfyError: it cannot be looked up now.
     """
-    if named is None or not request.is_named:
+    if not request.is_named:
         return request
     try:
         found = pinned(named, request, owner=owner, key=str(request.job_id))
@@ -81,11 +81,11 @@ class Pins:
     def of(self, request: JobRequest, state: JobState | None) -> str | None:
         """The name with which another try of a line runs the version that its job ran; None if it is as in the line."""
         line = LineAddress.parse(S3Address.parse(state.request)) if state is not None and request.is_named else None
-        if line is None or not is_named(line):
+        if line is None or not (is_named(line) or line.is_stored):
             return None
         content = self._read(line.manifest)[line.offset : line.offset + line.length]
         document: Any = document_of(content) if content else {}
-        workflow = document.get("workflow")
+        workflow = document.get("pin" if line.is_stored else "workflow")
         return workflow if isinstance(workflow, str) else None
 
     def _read(self, address: S3Address) -> bytes:

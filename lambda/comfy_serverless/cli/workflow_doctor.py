@@ -114,6 +114,12 @@ def _print(diagnosis: dict[str, Any]) -> None:
     else:
         say(f"{counted(len(versions), 'version')} that runs can get: none would fail {on}.")
 
+    if last := diagnosis.get("last_check"):
+        on = f"release {last['release_version']}" if last.get("release_version") else "the workers that were live"
+        told = f"{counted(last['breaks'], 'version')} would fail: " if last["breaks"] else "none would fail"
+        names = ", ".join(f"{one['name']} ({one['version']})" for one in last["broken"][:_NAMED])
+        say(one_line(f"Checked by itself, {last['at']}, on {on}: {told}{names}."))
+
 
 def _rows(one: dict[str, Any]) -> Iterator[list[str]]:
     """A row for each finding of a version; what is right has none."""

@@ -25,6 +25,7 @@ from comfy_serverless.cli.habits import (
     whole_number,
 )
 from comfy_serverless.cli.named import which
+from comfy_serverless.cli.named.print_client import print_client
 from comfy_serverless.cli.paths import local_path
 from comfy_serverless.cli.stack import add_stack_option
 
@@ -51,6 +52,7 @@ _EXAMPLES = {
     "client": (
         "comfy-serverless workflows client poster > poster.py",
         "comfy-serverless workflows client poster --version 2 > poster.py",
+        "comfy-serverless workflows client shared/poster > poster.py",
     ),
 }
 _NOTES = """\
@@ -99,7 +101,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_move(split)
     remove = _action(actions, "rm", "hide a workflow, and refuse its runs; or drop one of its aliases", _remove)
     remove.add_argument("reference", metavar="NAME", help=f"{_NAME}; NAME@ALIAS drops that alias alone")
-    client = _action(actions, "client", "print a typed client of a workflow, in Python", _client)
+    client = _action(actions, "client", "print a typed client of a workflow, in Python", print_client)
     _add_reference(client)
     client.add_argument("--alias", metavar="ALIAS", help="whose version it runs (default: live)")
     client.add_argument("--version", dest="number", type=version_number, metavar="N", help="pin this version instead")
@@ -365,40 +367,4 @@ def _remove(registry: Registry, options: argparse.Namespace) -> int:
         print_json(told)
     say(f"{name} has no alias {alias} any more: runs of {name}@{alias} are refused. Its versions stay.")
     say(f"aliases: {words.aliases_in_words(told) or 'none'}")
-    return 0
-
-
-def _client(registry: Registry, options: argparse.Namespace) -> int:
-    from comfy_serverless.cli.named.client.generate import Described, client_of
-    from comfy_serverless.errors import NotFound
-    from comfy_serverless.workflows.reference import LIVE
-
-    reference, is_shared = which.meant_by(options.reference)
-    if is_shared:
-        options.wrong_usage(f"{one_line(options.reference)}: a client runs what the name means to its key's owner")
-    given = [reference.version is not None or reference.alias != LIVE, options.alias is not None]
-    if sum([*given, options.number is not None]) > 1:
-        options.wrong_usage("which version? Give one of NAME@…, --alias and --version")
-    number = reference.version if options.number is None else options.number
-    alias = None if number is not None else options.alias or reference.alias
-    told = registry.described(reference.name, alias=None if alias == LIVE else alias, version=number)
-    if "version" not in told:
-        raise NotFound(
-            f"no version of {reference.name!r} is {alias}: `comfy-serverless workflows promote {reference.name} "
-            f"{told.get('latest')}` makes one live, or give --version."
-        )
-    text = client_of(
-        Described(
-            name=reference.name,
-            number=told["version"],
-            alias=alias or "",
-            schema=told["schema"],
-            outputs={str(one["name"]): str(one["node_id"]) for one in told["outputs"]},
-            description=told.get("description") or "",
-        )
-    )
-    if options.json:
-        print_json({"name": reference.name, "version": told["version"], "alias": alias, "client": text})
-    else:
-        print(text, end="", flush=True)
     return 0

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from enum import Enum
 from typing import Any
 
 from comfy_serverless.connector.facts import (
@@ -41,6 +40,7 @@ from comfy_serverless.connector.facts import (
     QueueSays,
     Refused,
     SocketLost,
+    State,
     Step,
     SubmitAgain,
     SubmitLost,
@@ -49,24 +49,23 @@ from comfy_serverless.connector.facts import (
     Wait,
 )
 from comfy_serverless.connector.history import HistoryEntry, read_entry
+from comfy_serverless.connector.node_times import NodeTimes
 from comfy_serverless.connector.outputs import identify_node
+from comfy_serverless.connector.pace import Pace
 from comfy_serverless.connector.refusals import describe_exit, execution_failure, node_error_lines
+from comfy_serverless.connector.silence import stalled, where_it_stands
 from comfy_serverless.connector.story import Story
 from comfy_serverless.errors import (
     Canceled,
     ComfyError,
     DeadlineExceeded,
     EngineCrashed,
-    EngineStalled,
+    EngineError,
     EngineUnavailable,
 )
 
-#: Silence after which the history is asked although the socket seems to work, in seconds.
-QUIET_S = 1.0
 #: Silence without processor time after which the queue is asked too: the prompt may have been removed, in seconds.
 DOUBT_S = 5.0
-#: First and longest pause between questions when events cannot be relied on, in seconds.
-POLL_MIN_S, POLL_MAX_S = 0.02, 1.0
 #: Pause before a prompt is asked again to stop, because a request can be lost, in seconds.
 STOP_AGAIN_S = 0.5
 #: How long a prompt may take to stop before its engine counts as broken, in seconds. A long step cannot be
@@ -76,22 +75,6 @@ CANCEL_GRACE_S, DEADLINE_GRACE_S = 30.0, 5.0
 UNREACHABLE_S = 30.0
 #: A prompt that is this many times found neither in the queue nor in the history is gone.
 _GONE_READS = 2
-#: How long nothing must be heard of an engine elsewhere before it is suspected, in seconds.
-SUSPECT_S = 5.0
-_RESTART_IT = (
-    "If no long workflow runs there, ComfyUI's thread that runs workflows has died: then nothing runs until somebody "
-    "restarts the ComfyUI of COMFYUI_URL, which is not ours to restart"
-)
-
-
-class State(Enum):
-    """The life of a prompt."""
-
-    SUBMITTING = "submitting"
-    QUEUED = "queued"
-    EXECUTING = "executing"
-    STOPPING = "stopping"
-    ENDED = "ended"
 
 
 class PromptFollower:
@@ -133,21 +116,19 @@ class PromptFollower:
         self._last_life = now
         self._first_silence: float | None = None
         self._outcome: Outcome | None = None
-
         self._story = Story()
+        self._node_times = NodeTimes(graph)
+        self._clock_s = 0.0  # from the time of facts to that of events
         self._warnings: list[str] = []
         self._accepted = False
-
         self._submit_lost = False
         self._lost_because = ""
         self._number: float | None = None
         self._submits_left = 3
         self._ahead: str | None = None
         self._events_missed = False
-        self._polling = False
         self._questions: list[Step] = []
-        self._ask_at = now + QUIET_S
-        self._pause = POLL_MIN_S
+        self._pace = Pace(now)
         self._gone_reads = 0
         self._queue_said_absent = False
         self._stop_error: ComfyError | None = None
@@ -205,6 +186,8 @@ class PromptFollower:
     def _see_event(self, event: EventSeen, now: float) -> None:
         self._alive(now)
         self._story.see(event.kind, event.data)
+        self._node_times.see(event.kind, event.data, event.at_s)
+        self._clock_s = event.at_s - now
         if event.kind == "execution_start":
             self._begin_executing(now)
         elif event.kind == "executing" and event.data.get("node", "") is None:
@@ -219,7 +202,7 @@ class PromptFollower:
 
     def _see_last_word(self, now: float) -> None:
         """Handle `executing {node: null}`: it ends every prompt, whose history is written by now."""
-        is_undisturbed = self._accepted and not self._polling and self._stop_error is None
+        is_undisturbed = self._accepted and not self._pace.is_polling and self._stop_error is None
         if is_undisturbed and self._story.is_whole:
             self._finish(None, now, executing_ms=self._story.executing_ms)
         else:
@@ -240,7 +223,7 @@ class PromptFollower:
         if self._gone_reads >= _GONE_READS or self._stop_error is not None:
             self._see_gone(now)
         else:
-            self._ask_at = min(self._ask_at, now + POLL_MIN_S)
+            self._pace.ask_soon(now)
 
     def _see_queue(self, queue: QueueSays, now: float) -> None:
         self._heard()
@@ -282,7 +265,7 @@ class PromptFollower:
     def _see_silence(self, now: float, *, ours: bool) -> None:
         self._first_silence = self._first_silence if self._first_silence is not None else now
         # An unanswered question loses no event; a lost socket is a fact of its own.
-        self._ask_from(now)
+        self._pace.poll(now)
         if not ours and now - self._first_silence >= UNREACHABLE_S:
             if self._accepted or self._executing_since is not None or not self._submit_lost:
                 self._finish(EngineCrashed("ComfyUI can no longer be reached"), now)
@@ -310,13 +293,13 @@ class PromptFollower:
             return Finished(self._outcome)
         if self._stop_error is not None and now >= self._stop_at:
             self._stop_at = now + STOP_AGAIN_S
-            self._ask_at = now
+            self._pace.ask_now(now)
             return AskToStop()
-        if not self._questions and now >= self._ask_at:
+        if not self._questions and self._pace.is_due(now):
             # The queue before the history: see the module's docstring. The history alone is cheaper.
-            certain = not self._polling and self._stop_error is None and now - self._last_life < DOUBT_S
+            certain = not self._pace.is_polling and self._stop_error is None and now - self._last_life < DOUBT_S
             self._questions = [AskHistory() if certain else AskQueue()]
-            self._ask_at = now + self._next_pause()
+            self._pace.asked(now, is_stopping=self._stop_error is not None)
         if self._questions:
             return self._questions.pop(0)
         return Wait(max(0.0, self._next_time() - now))
@@ -327,40 +310,24 @@ class PromptFollower:
                 # Neither the queue nor an interrupt could stop it: the next job needs a new process.
                 self._finish(self._stop_error, now, engine_is_broken=True)
         elif self._deadline is not None and now >= self._deadline:
-            error = DeadlineExceeded(f"the job's deadline passed {self._where_it_stands(now)}")
-            self._stop(error, now, grace_s=DEADLINE_GRACE_S)
+            where = where_it_stands(
+                silent_s=now - self._last_life,
+                is_executing=self._executing_since is not None,
+                is_lost=self._submit_lost and not self._accepted,
+                lost_because=self._lost_because,
+                is_elsewhere=self._is_elsewhere,
+            )
+            self._stop(DeadlineExceeded(f"the job's deadline passed {where}"), now, grace_s=DEADLINE_GRACE_S)
         elif now - self._last_life >= self._stall_s:
-            silent = f"ComfyUI has neither reported nor computed anything for {self._stall_s:g} s"
-            error_of_stall = EngineStalled(f"{silent}. {_RESTART_IT}" if self._is_elsewhere else silent)
-            self._finish(error_of_stall, now, engine_is_broken=True)
-
-    def _where_it_stands(self, now: float) -> str:
-        """For the message of a deadline."""
-        silent_s = now - self._last_life
-        is_suspect = self._is_elsewhere and silent_s >= SUSPECT_S
-        if self._executing_since is not None:
-            where, silent = "while it was executing", f", and ComfyUI has said nothing for {silent_s:.0f} s"
-        elif self._submit_lost and not self._accepted:
-            return f"before ComfyUI had taken it: {self._lost_because}" if self._lost_because else "before it was taken"
-        else:
-            where, silent = "while it waited in the queue", f", in which nothing has moved for {silent_s:.0f} s"
-        return f"{where}{silent}. {_RESTART_IT}" if is_suspect else where
+            self._finish(stalled(self._stall_s, is_elsewhere=self._is_elsewhere), now, engine_is_broken=True)
 
     def _next_time(self) -> float:
-        times = [self._ask_at, self._last_life + self._stall_s]
+        times = [self._pace.ask_at, self._last_life + self._stall_s]
         if self._stop_error is not None:
             times += [self._stop_at, self._stop_until]
         elif self._deadline is not None:
             times.append(self._deadline)
         return min(times)
-
-    def _next_pause(self) -> float:
-        if self._stop_error is not None:
-            return 0.1
-        if not self._polling:
-            return QUIET_S
-        self._pause = min(POLL_MAX_S, self._pause * 1.5)
-        return self._pause
 
     # The parts of a verdict.
 
@@ -369,8 +336,8 @@ class PromptFollower:
         self._last_life = now
         self._gone_reads = 0
         self._submit_lost = False
-        if not self._polling and self._stop_error is None:
-            self._ask_at = now + QUIET_S
+        if self._stop_error is None:
+            self._pace.heard(now)
 
     def _heard(self) -> None:
         self._first_silence = None
@@ -378,11 +345,7 @@ class PromptFollower:
     def _distrust_events(self, now: float) -> None:
         """Poll from now on. Outputs shown before `execution_success` are complete, whatever is lost after it."""
         self._events_missed = self._events_missed or not self._story.succeeded
-        self._ask_from(now)
-
-    def _ask_from(self, now: float) -> None:
-        self._polling = True
-        self._ask_at = min(self._ask_at, now + self._pause)
+        self._pace.poll(now)
 
     def _advance(self, state: State) -> None:
         order = [State.SUBMITTING, State.QUEUED, State.EXECUTING, State.STOPPING, State.ENDED]
@@ -425,6 +388,8 @@ class PromptFollower:
         total_ms = round((now - self._started_at) * 1000)
         if executing_ms is None:
             executing_ms = 0 if self._executing_since is None else round((now - self._executing_since) * 1000)
+        if isinstance(error, EngineError) or not self._pace.is_polling:  # else it may have ended at any time
+            self._node_times.end_all(now + self._clock_s)
         story = self._story
         blocked = [] if error is not None else story.blocked
         self._outcome = Outcome(
@@ -434,7 +399,13 @@ class PromptFollower:
             frames=tuple(story.frames),
             cached_nodes=story.cached_nodes,
             warnings=(*self._warnings, *blocked),
-            timings=Timings(queued_ms=max(0, total_ms - executing_ms), executing_ms=executing_ms, total_ms=total_ms),
+            timings=Timings(
+                max(0, total_ms - executing_ms),
+                executing_ms,
+                total_ms,
+                node_ms=self._node_times.in_ms(),
+                node_spans=self._node_times.spans(),
+            ),
             # A success known only from the history has missed events too: a socket can be open, but silent.
             events_missed=self._events_missed or not story.succeeded,
             engine_is_broken=engine_is_broken,

@@ -26,5 +26,8 @@ def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa:
         "key_name": key.name if key else "",
         "max_in_flight": str(key.max_in_flight or "") if key else "",
         "requests_per_minute": str(key.requests_per_minute or "") if key else "",
+        "is_admin": "true" if key and key.is_admin else "",
+        "budget_nanousd": str(key.budget_nanousd or "") if key else "",
+        "budget_action": key.budget_action.value if key and key.budget_nanousd else "",
     }
     return {"isAuthorized": True, "context": context}

@@ -77,9 +77,27 @@ def embedded_in(s3: S3Client, address: S3Address, *, what: str, pin: Pin = UNPIN
             while "missing" in (answer := _asked(sandbox, ranges, deadline=deadline)):
                 ranges.fetch(*answer["missing"], deadline=deadline)
         except Refused as refused:
-            kind = AssetUnavailable if refused.transient or refused.timed_out else InvalidWorkflow
-            raise kind(f"{what} {address} {refused}") from refused
+            raise _refusal(refused, f"{what} {address}") from refused
     return _kept(answer["document"], answer["warnings"])
+
+
+def embedded_in_bytes(content: bytes, *, what: str) -> Embedded:
+    """The prompt and the workflow in a whole file that is in memory. Raises InvalidWorkflow, AssetUnavailable."""
+    deadline = time.monotonic() + _DEADLINE_S
+    with tempfile.TemporaryFile() as file, closing(Sandbox()) as sandbox:
+        file.write(content)
+        file.flush()
+        whole, size = [(0, len(content))], len(content)
+        try:
+            answer = sandbox.read_embedded(file.fileno(), size=size, known=whole, deadline=deadline, turn="embedded")
+        except Refused as refused:
+            raise _refusal(refused, what) from refused
+    return _kept(answer["document"], answer["warnings"])
+
+
+def _refusal(refused: Refused, what: str) -> AssetUnavailable | InvalidWorkflow:
+    kind = AssetUnavailable if refused.transient or refused.timed_out else InvalidWorkflow
+    return kind(f"{what} {refused}")
 
 
 def _kept(document: dict[str, Any], warnings: list[str]) -> Embedded:

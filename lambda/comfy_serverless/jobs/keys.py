@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 RESULT_NAME = "result.json"
 #: All outputs, one a line, where there are more than the result lists.
 OUTPUTS_NAME = "outputs.jsonl"
+#: The folder of thumbnails, beside the outputs of a node. No output's key has a folder there.
+THUMBS_NAME = "thumbs"
+#: What ComfyUI wrote during the job.
+LOG_NAME = "log.txt"
 #: S3 accepts keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
 MAX_NAME_BYTES = 150
 _ALLOWED = frozenset(" .-_+=@,()")
@@ -73,6 +77,12 @@ class KeyAllotment:
         folder, _, name = key.rpartition("/")
         path = PurePosixPath(name)
         return f"{folder}/{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
+
+    @staticmethod
+    def of_thumbnail(key: str) -> str:
+        """The key of the thumbnail of the output under `key`: no output has it, whatever its name."""
+        folder, _, name = key.rpartition("/")
+        return f"{folder}/{THUMBS_NAME}/{name}.webp"
 
     def _free_key(self, node: str, name: str) -> str:
         path = PurePosixPath(name)

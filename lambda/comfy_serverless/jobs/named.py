@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.errors import InvalidRequest, UpstreamError
+from comfy_serverless.errors import UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,17 +73,9 @@ class NamedWorkflows(Named, Protocol):
         """The same workflows for many requests in a row: where a name leads is looked up once."""
 
 
-def expanded(named: Named | None, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-    """As `Named.expand`; without any, names are left to WORKFLOWS_DIR.
-
-    Raises:
-        InvalidRequest: as `expand`.
-        UpstreamError: the table or S3 does not answer.
-    """
+def expanded(named: Named, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+    """As `Named.expand`. Raises UpstreamError, too, if the table or S3 does not answer."""
     if not request.is_named:
-        return request
-    if named is None:
-        _check_files(request)
         return request
     with _looked_up(request.workflow):
         return named.expand(request, owner=owner, key=key)
@@ -110,18 +102,3 @@ def _looked_up(workflow: object) -> Iterator[None]:
             f"the workflow {str(workflow)[:200]!r} could not be looked up: the table or S3 does not answer. Send the "
             "request again."
         ) from error
-
-
-def _check_files(request: JobRequest) -> None:
-    """Raise InvalidRequest if a request gives inputs anything but files: a file in WORKFLOWS_DIR has no others here."""
-    wrong = [name for name, given in request.inputs.items() if not _is_file(given)]
-    if wrong:
-        problem = "should be a string, or a list of strings for a batch of images"
-        raise InvalidRequest(
-            f"The job request cannot be used: inputs.{wrong[0]}: {problem}.",
-            details={"errors": [{"field": f"inputs.{name}", "problem": problem} for name in wrong]},
-        )
-
-
-def _is_file(given: object) -> bool:
-    return isinstance(given, str) or (isinstance(given, list) and all(isinstance(one, str) for one in given))

@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_json
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, PayloadTooLarge
 from comfy_serverless.files import type_of_name
-from comfy_serverless.graph.active_nodes import active_nodes
-from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
-from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.drop_names import ACCEPTED_DROPS, DropKind, kind_of_drop, stem_of
 from comfy_serverless.jobs.embedded import embedded_in
 from comfy_serverless.jobs.named import Named, file_for
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
-from comfy_serverless.jobs.workflow_source import named_workflow
 from comfy_serverless.json_text import parse_json
+from comfy_serverless.tracing import Trace
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -68,11 +65,15 @@ class RequestSource(Protocol):
     def extra_data(self) -> Mapping[str, Any] | None:
         """Data that the engine gets with the workflow. It is kept nowhere."""
 
-    def read(self, *, s3: S3Client, settings: Settings, named: Named | None = None) -> JobRequest:
+    @property
+    def trace(self) -> Trace | None:
+        """The span that the job is a child of; None if it is in no trace."""
+
+    def read(self, *, s3: S3Client, settings: Settings, named: Named) -> JobRequest:
         """Read the request. Raises a ComfyError if there is none.
 
         Args:
-            named: the workflows that a source may name, to know where a file goes; None for WORKFLOWS_DIR alone.
+            named: the workflows that a source may name, to know where a file goes.
         """
 
 
@@ -83,6 +84,7 @@ class SentRequest:
     payload: object
     default_id: str
     what: str = "the payload"
+    trace: Trace | None = None
     labels: ClassVar[Mapping[str, str]] = {}
     origin_bucket: ClassVar[None] = None
     owner_name: ClassVar[str] = OPERATOR
@@ -124,6 +126,7 @@ class DroppedObject:
     owner_name: str = OPERATOR
     is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
+    trace: ClassVar[None] = None
 
     @property
     def default_id(self) -> str:
@@ -147,11 +150,11 @@ class DroppedObject:
         """The bucket it was dropped into."""
         return self.address.bucket
 
-    def read(self, *, s3: S3Client, settings: Settings, named: Named | None = None) -> JobRequest:
+    def read(self, *, s3: S3Client, settings: Settings, named: Named) -> JobRequest:
         """Read the request that the object is, or stands for."""
         match self.kind:
             case DropKind.IMAGE:
-                request = self._request_for_file(self.address.key.split("/")[1], settings, named)
+                request = self._request_for_file(self.address.key.split("/")[1], named)
             case DropKind.REQUEST:
                 request = JobRequest.parse(read_json(s3, self.address, what="the dropped request", pin=self.pin))
             case DropKind.MADE:
@@ -179,34 +182,13 @@ class DroppedObject:
         request = JobRequest.parse(found.document)
         return request.with_warnings([*request.warnings, *found.warnings])
 
-    def _request_for_file(self, name: str, settings: Settings, named: Named | None) -> JobRequest:
-        address = str(PinnedAddress(self.address, self.pin))
-        if named is not None:
-            media = (type_of_name(self.address.key) or "").partition("/")[0]
-            return file_for(
-                named, name, address, media=_MEDIA.get(media, media), owner=self.owner_name, key=self.default_id
-            )
-        loader = loader_in(named_workflow(name, settings.workflows_dir), name, address)
-        return JobRequest.parse({"workflow": name, "inputs": {f"{loader}.image": address}})
-
-
-def loader_in(workflow: Mapping[str, Any], name: str, address: str) -> str:
-    """What to call the only node of a file in WORKFLOWS_DIR that a dropped picture goes to.
-
-    Raises InvalidRequest if there is not one.
-    """
-    loaders = _loaders(workflow)
-    if len(loaders) != 1:
-        raise InvalidRequest(
-            f"the workflow {name!r} has {len(loaders)} {DROPPED_IMAGE_LOADER} nodes, so it is not clear where "
-            f"{address} belongs. "
-            'Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
+    def _request_for_file(self, name: str, named: Named) -> JobRequest:
+        media = (type_of_name(self.address.key) or "").partition("/")[0]
+        return file_for(
+            named,
+            name,
+            str(PinnedAddress(self.address, self.pin)),
+            media=_MEDIA.get(media, media),
+            owner=self.owner_name,
+            key=self.default_id,
         )
-    return loaders[0]
-
-
-def _loaders(workflow: Mapping[str, Any]) -> list[str]:
-    """What to call the nodes that a dropped image may go to. What the editor saved has its ids when it is converted."""
-    if is_of_editor(workflow):
-        return [node.class_type for node in active_nodes(workflow) if node.class_type == DROPPED_IMAGE_LOADER]
-    return [node_id for node_id, node in workflow.items() if node["class_type"] == DROPPED_IMAGE_LOADER]

@@ -1,12 +1,10 @@
-"""The workflow that a request names: the graph itself, an object in S3, or a file in `WORKFLOWS_DIR`."""
+"""The workflow of a request: the graph itself, or an object in S3. What names mean is known to `workflows.finding`."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +18,7 @@ from comfy_serverless.graph.workflow import apply_set, as_engine_reads, check_fo
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.jobs.embedded import workflow_document
 from comfy_serverless.jobs.extra_data import MAX_EXTRA_DATA_BYTES, split
-from comfy_serverless.json_text import finite, parse_json
+from comfy_serverless.json_text import finite
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -73,7 +71,7 @@ def graph_of(
 
     Raises:
         MissingAsset: the object in S3 cannot be read, or its bucket is not allowed.
-        InvalidRequest: there is no workflow of that name, or it is not JSON.
+        InvalidRequest: it is a name (`jobs.named` puts a graph in its place before), or it is not JSON.
         InvalidWorkflow: it is no workflow, `set` does not fit it, or links lead nowhere.
         UiFormatWorkflow: it is the editor's, and cannot be converted; every reason is in its details.
     """
@@ -98,16 +96,6 @@ def graph_of(
 def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
     """The checked workflow behind a request's `workflow`, as it is: it may be the editor's. Raises as `graph_of`."""
     return _either_format(_found_in(*_document(workflow, s3=s3, settings=settings))[0].workflow)
-
-
-def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
-    """The checked workflow in `folder/name.json`; the suffix may be given. It may be the editor's.
-
-    Raises:
-        InvalidRequest: there is no such file in the folder, or it is not JSON.
-        InvalidWorkflow: it is no workflow.
-    """
-    return _either_format(_found_in(_named(name, folder))[0].workflow)
 
 
 def _either_format(workflow: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,14 +138,17 @@ def _found_in(document: Any, warnings: Sequence[str] = ()) -> tuple[Unwrapped, l
 
 
 def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> tuple[object, Sequence[str]]:
-    """The workflow itself, or what the object or the file has that a request names; and what is left out of it.
+    """The workflow itself, or what the object has that a request names; and what is left out of it.
 
     The object may be a picture, film or sound with the workflow inside.
     """
     if isinstance(workflow, dict):
         return workflow, ()
     if not is_address(workflow):
-        return _named(workflow, settings.workflows_dir), ()
+        raise InvalidRequest(
+            f"the workflow {workflow[:200]!r} is a name, and names are not taken here: send the workflow itself, or "
+            "the s3:// address of one."
+        )
     if scheme_of(workflow) != "s3":
         raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
     address, pin = PinnedAddress.parse(workflow)
@@ -168,18 +159,3 @@ def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Setting
         )
     found = workflow_document(s3, address, what="the workflow", pin=pin)
     return found.document, found.warnings
-
-
-def _named(name: str, folder: Path | None) -> object:
-    if folder is None:
-        raise InvalidRequest(
-            f"the workflow {name[:200]!r} is a name, but WORKFLOWS_DIR is not set: "
-            "send the workflow itself, or the s3:// address of one."
-        )
-    available = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.json")}
-    path = available.get(name.removesuffix(".json"))  # a look-up, never a path: names cannot lead out of the folder
-    if path is None:
-        near = difflib.get_close_matches(name[:200], available, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(available)) or 'none'}."
-        raise InvalidRequest(f"there is no workflow {name[:200]!r}; {hint}")
-    return parse_json(path.read_bytes(), source=f"the workflow {name!r}")

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 from comfy_serverless.sandbox.limits import Budget, set_soft
 from comfy_serverless.sandbox.refused import MaskRefused, Refused
+from comfy_serverless.sandbox.rights import give_up_rights
 
 _IDLE_S = 120.0
 _LONGEST_TASK_BYTES = 1 << 16
@@ -56,6 +57,12 @@ def _model_header(budget: Budget, files: list[BinaryIO], _task: dict[str, Any]) 
     check_model_header(files[0], budget=budget)
 
 
+def _thumbnail(budget: Budget, files: list[BinaryIO], task: dict[str, Any]) -> object:
+    from comfy_serverless.sandbox.thumbnails import thumbnail
+
+    return thumbnail(files[0], budget=budget, is_video=task["is_video"])
+
+
 def _embedded(budget: Budget, files: list[BinaryIO], task: dict[str, Any]) -> object:
     from comfy_serverless.sandbox.embedded import Missing, read_embedded
     from comfy_serverless.sandbox.embedded.window import Window
@@ -69,7 +76,13 @@ def _embedded(budget: Budget, files: list[BinaryIO], task: dict[str, Any]) -> ob
 
 
 #: To add a check is to add its entry, and a method of `Sandbox`.
-CHECKS: dict[str, Check] = {"image": _image, "mask": _mask, "model_header": _model_header, "embedded": _embedded}
+CHECKS: dict[str, Check] = {
+    "image": _image,
+    "mask": _mask,
+    "model_header": _model_header,
+    "embedded": _embedded,
+    "thumbnail": _thumbnail,
+}
 
 
 def main() -> None:
@@ -87,6 +100,8 @@ def main() -> None:
             task = json.loads(message)
             if task["check"] != "embedded":  # before its limits hold
                 _load_decoders()
+            if task.get("is_video"):
+                _load_decoder_of_videos(task["libraries"])
             answer = _answer(task, descriptors)
             tasks.sendall(json.dumps(answer).encode() + b"\n")
 
@@ -96,11 +111,18 @@ def _load_decoders() -> None:
         from comfy_serverless.sandbox import images  # noqa: F401
 
 
+def _load_decoder_of_videos(libraries: str | None) -> None:
+    from comfy_serverless.sandbox.thumbnails import load_video
+
+    load_video(libraries)
+
+
 def _confine() -> None:
-    """Give up what no check needs: more files, threads and processes, and files of any size."""
+    """Give up what no check needs: more files, threads and processes, files of any size, and what root may do."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    give_up_rights()
     set_soft(resource.RLIMIT_FSIZE, 0)
 
 

@@ -55,11 +55,11 @@ def _combined(image: BinaryIO, mask: BinaryIO) -> Image.Image:
     with open_image(image) as opened:
         if frames := _frames_beyond_one(opened):
             raise Refused(f"has {frames} frames: a mask can be put into a still image only")
-        colours = _eight_bit(ImageOps.exif_transpose(opened)).convert("RGB")
+        colours = eight_bit(ImageOps.exif_transpose(opened)).convert("RGB")
     with open_image(mask) as opened:
         if frames := _frames_beyond_one(opened):
             raise MaskRefused(f"has {frames} frames: a mask must be a still image")
-        values = _mask_values(_eight_bit(ImageOps.exif_transpose(opened)))
+        values = _mask_values(eight_bit(ImageOps.exif_transpose(opened)))
     if values.size != colours.size:
         raise MaskRefused(
             f"is {_size(values)} pixels, and its image is {_size(colours)}: a mask must be as large as its image"
@@ -77,7 +77,7 @@ def _mask_values(picture: Image.Image) -> Image.Image:
     return picture.convert("L")
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
+def eight_bit(picture: Image.Image) -> Image.Image:
     """A picture of 16-bit values as one of 8-bit values. Pillow itself would make everything above 255 white."""
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         return picture.point(lambda value: value * (1 / 257)).convert("L")

@@ -14,6 +14,7 @@ jobs as there are children run at the same time.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import os
@@ -74,6 +75,21 @@ class Sandbox:
     def check_model_header(self, descriptor: int, *, deadline: float, turn: str) -> None:
         """Refuse an open file that is no whole safetensors file. See `model_headers.check_model_header`."""
         self._ask("model_header", descriptor, deadline=deadline, turn=turn)
+
+    def make_thumbnail(
+        self, descriptor: int, *, is_video: bool, libraries: Path | None, deadline: float, turn: str
+    ) -> bytes:
+        """A small WebP of a picture in an open file, or of the first frame of a video. See `thumbnails.thumbnail`.
+
+        Args:
+            libraries: a folder that has PyAV, if our own have none.
+        """
+        folder = None if libraries is None else str(libraries)
+        answer = self._ask("thumbnail", descriptor, deadline=deadline, turn=turn, is_video=is_video, libraries=folder)
+        try:
+            return base64.b64decode(answer, validate=True)
+        except (TypeError, ValueError) as error:  # a child that a file has taken over
+            raise Refused("makes its decoder answer nonsense") from error
 
     def read_embedded(
         self, descriptor: int, *, size: int, known: Sequence[tuple[int, int]], deadline: float, turn: str

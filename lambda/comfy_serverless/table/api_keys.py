@@ -1,4 +1,10 @@
-"""API keys: random, stored as hashes only, named, revocable."""
+"""API keys: random, stored as hashes only, named, revocable.
+
+    pk keys    those of owners       the API's role may make and end them, for an admin
+    pk admins  those of admins       no role of the stack writes them: only whoever has the AWS account
+
+An admin's key is one of an owner, too, and does for him what any other one does.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +12,13 @@ import hashlib
 import re
 import secrets
 import time
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s, now_text
-from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.errors import Forbidden, InvalidRequest, NotFound
 from comfy_serverless.table.columns import read_columns, write_columns
 
 #: The beginning of all keys, by which scanners of repositories find a leaked one.
@@ -20,9 +28,27 @@ _KEY_BYTES = 32
 _ID_CHARACTERS = 12
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BEARER = re.compile(r"bearer +([!-~]+) *", re.IGNORECASE)
-_KEYS = "keys"
+_KEYS, _ADMINS = "keys", "admins"
 #: The columns whose name in the table is not that of the field: DynamoDB would delete an item that `expires`.
 _STORED = {"owner": "owner_name", "expires": "expires_at"}
+
+
+class BudgetAction(StrEnum):
+    """What happens to the jobs of a key whose month has cost its budget."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+class KeyOptions(TypedDict, total=False):
+    """What a new key may have; see `ApiKey`. `expires_in_s` are seconds from now."""
+
+    expires_in_s: int | None
+    max_in_flight: int | None
+    requests_per_minute: int | None
+    is_admin: bool
+    budget_nanousd: int | None
+    budget_action: BudgetAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +60,9 @@ class ApiKey:
         owner: the owner of the jobs and assets that it gives access to.
         expires: when it stops working, in seconds since 1970; None for never.
         max_in_flight: how many jobs may wait and run at once; None for any number, as in `requests_per_minute`.
+        budget_nanousd: what its jobs of a month (UTC) may cost, as estimated (`jobs.prices`); None for any sum.
+        budget_action: what happens to further jobs then.
+        is_admin: whether it may also see everybody's usage, and make and end keys; its partition says it.
     """
 
     id: str
@@ -43,19 +72,26 @@ class ApiKey:
     expires: int | None = None
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
+    budget_nanousd: int | None = None
+    budget_action: BudgetAction = BudgetAction.WARN
+    is_admin: bool = False
     is_revoked: bool = False
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
         columns = read_columns(cls, item, stored=_STORED)
-        key_id = item["sk"].removeprefix("key#")[:_ID_CHARACTERS]
-        return cls(**{**columns, "id": key_id, "is_revoked": "revoked_at" in item})
+        columns["id"] = item["sk"].removeprefix("key#")[:_ID_CHARACTERS]
+        columns["budget_action"] = BudgetAction(columns.get("budget_action", BudgetAction.WARN))
+        return cls(**{**columns, "is_admin": item.get("pk") == _ADMINS, "is_revoked": "revoked_at" in item})
 
     def to_item(self, digest: str) -> Item:
         """The item of a new key."""
-        columns = write_columns(self, stored=_STORED)
-        del columns["id"]  # it is a part of the sort key
-        return {"pk": _KEYS, "sk": _sort_key(digest), **columns}
+        bare = replace(self, is_admin=False)  # the partition key says it, and the sort key has the id
+        columns: dict[str, Any] = write_columns(bare, stored=_STORED)
+        del columns["id"]
+        if self.budget_action is not BudgetAction.WARN:
+            columns["budget_action"] = self.budget_action.value
+        return {"pk": _ADMINS if self.is_admin else _KEYS, "sk": _sort_key(digest), **columns}
 
     @property
     def is_good(self) -> bool:
@@ -76,12 +112,12 @@ class ApiKeyStore:
     def __init__(self, table: Table) -> None:
         self._table = table
 
-    def create(self, name: str, *, owner: str, **limits: int | None) -> NewKey:
-        """Make a key with the limits of `register`. Raises InvalidRequest for a bad name or owner, or a taken name."""
+    def create(self, name: str, *, owner: str, **options: Unpack[KeyOptions]) -> NewKey:
+        """Make a key. Raises InvalidRequest for a bad name, owner or limit, or a taken name."""
         if any(key.name == name and key.is_good for key in self.list()):
             raise InvalidRequest(f"there is a key named {name!r} already: revoke it first, or choose another name.")
         text = PREFIX + secrets.token_urlsafe(_KEY_BYTES)
-        return NewKey(text, self.register(text, name=name, owner=owner, **limits))
+        return NewKey(text, self.register(text, name=name, owner=owner, **options))
 
     def register(
         self,
@@ -92,12 +128,16 @@ class ApiKeyStore:
         expires_in_s: int | None = None,
         max_in_flight: int | None = None,
         requests_per_minute: int | None = None,
+        is_admin: bool = False,
+        budget_nanousd: int | None = None,
+        budget_action: BudgetAction = BudgetAction.WARN,
     ) -> ApiKey:
         """Make a given text a key: for the local stack, whose key is public."""
         for what, value in {"name": name, "owner": owner}.items():
             if not _NAME.fullmatch(value):
                 raise InvalidRequest(f"the {what} {value[:100]!r} must have 1 to 64 letters, digits, '_' or '-'.")
-        for what, number in {"max_in_flight": max_in_flight, "requests_per_minute": requests_per_minute}.items():
+        numbers = {"max_in_flight": max_in_flight, "requests_per_minute": requests_per_minute}
+        for what, number in {**numbers, "the budget": budget_nanousd}.items():
             if number is not None and number < 1:
                 raise InvalidRequest(f"{what} must be at least 1.")
         digest = hash_of(text)
@@ -109,35 +149,64 @@ class ApiKeyStore:
             expires=None if expires_in_s is None else now_s() + expires_in_s,
             max_in_flight=max_in_flight,
             requests_per_minute=requests_per_minute,
+            is_admin=is_admin,
+            budget_nanousd=budget_nanousd,
+            budget_action=budget_action,
         )
         self._table.put(key.to_item(digest))
         return key
 
     def find(self, text: str) -> ApiKey | None:
-        """The key with this text, if it works. One read."""
+        """The key with this text, if it works. One read; for an admin's, and for no key, two."""
         if not 0 < len(text) <= MAX_KEY_CHARACTERS:
             return None
-        item = self._table.get(_KEYS, _sort_key(hash_of(text)))
+        sort_key = _sort_key(hash_of(text))
+        item = self._table.get(_KEYS, sort_key) or self._table.get(_ADMINS, sort_key)
         key = ApiKey.from_item(item) if item else None
         return key if key is not None and key.is_good else None
 
     def list(self) -> list[ApiKey]:
         """All keys, also revoked and expired ones, the oldest first."""
-        keys = map(ApiKey.from_item, self._table.query_all("#pk = :pk", {"pk": _KEYS}))
-        return sorted(keys, key=lambda key: key.created_at)
+        return sorted(map(ApiKey.from_item, self._items()), key=lambda key: key.created_at)
 
-    def revoke(self, id_or_name: str) -> ApiKey:
-        """End a key. Raises NotFound if no key that works has this id or name."""
-        items = list(self._table.query_all("#pk = :pk", {"pk": _KEYS}))
+    def revoke(self, id_or_name: str, *, admins_too: bool = True) -> ApiKey:
+        """End a key.
+
+        Raises:
+            NotFound: no key that works has this id or name.
+            Forbidden: it is an admin's, and those may not be ended here.
+        """
+        item = self._good_item(id_or_name)
+        if not admins_too and ApiKey.from_item(item).is_admin:
+            raise Forbidden(
+                "this is an admin's key: only whoever has the AWS account ends it (`comfy-serverless keys revoke`)."
+            )
+        return self._change(item, {"revoked_at": now_text()})
+
+    def set_budget(self, id_or_name: str, budget_nanousd: int | None, action: BudgetAction) -> ApiKey:
+        """Give a key a budget a month, or take it away. Raises NotFound as `revoke`."""
+        item = self._good_item(id_or_name)
+        return self._change(item, {"budget_nanousd": budget_nanousd, "budget_action": action.value})
+
+    def _good_item(self, id_or_name: str) -> Item:
+        items = list(self._items())
         for what in ("id", "name"):  # a name that looks like another key's id must not hide that key
             for item in items:
                 key = ApiKey.from_item(item)
                 if getattr(key, what) == id_or_name and key.is_good:
-                    change = Update(pk=_KEYS, sk=item["sk"], assign={"revoked_at": now_text()})
-                    return ApiKey.from_item(self._table.update(change))
+                    return item
         raise NotFound(
             f"no working key has the id or name {id_or_name[:100]!r}: `comfy-serverless keys list` shows all."
         )
+
+    def _change(self, item: Item, columns: dict[str, Any]) -> ApiKey:
+        kept = {name: value for name, value in columns.items() if value is not None}
+        change = Update(pk=item["pk"], sk=item["sk"], assign=kept, remove=[*(columns.keys() - kept.keys())])
+        return ApiKey.from_item(self._table.update(change))
+
+    def _items(self) -> Iterator[Item]:
+        for partition in (_KEYS, _ADMINS):
+            yield from self._table.query_all("#pk = :pk", {"pk": partition})
 
     def count_request(self, key_id: str, *, limit: int) -> bool:
         """Count a request of this minute; returns whether it is within the limit. One write."""

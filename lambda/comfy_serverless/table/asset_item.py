@@ -124,6 +124,21 @@ class Blob:
         }
 
 
+def row_item(asset: Asset) -> Item:
+    """The item that has an upload in its owner's list."""
+    return {"pk": rows_pk(asset.owner), "sk": row_sk(asset), "asset_id": asset.id}
+
+
+def row_sk(asset: Asset) -> str:
+    """Where an upload stands in its owner's list: by the moment it was made."""
+    return f"{asset.created_at}#{asset.id}"
+
+
+def rows_pk(owner: str) -> str:
+    """The partition key of an owner's list."""
+    return f"assets#{owner}"
+
+
 def path_item(owner: str, path: str, asset_id: str) -> Item:
     """The item that names the newest asset of a file path."""
     return {"pk": path_pk(owner, path), "sk": PATH, "asset_id": asset_id}

@@ -42,6 +42,9 @@ from comfy_serverless.table.asset_item import (
     idempotency_pk,
     path_item,
     path_pk,
+    row_item,
+    row_sk,
+    rows_pk,
 )
 from comfy_serverless.table.asset_names import HASH_PREFIX, hash_named, is_id, is_path, suffix_of
 from comfy_serverless.table.columns import ASSET, KEEPER, KEEPER_DUE, neglected
@@ -205,7 +208,11 @@ class AssetStore:
             pk=blob_pk(owner, digest), sk=BLOB, assign={}, add={"references": -1}, condition="attribute_exists(pk)"
         )
         self.table.transact(
-            [delete_write(asset_pk(asset_id), RECORD, condition=condition, values=values), update_write(one_less)]
+            [
+                delete_write(asset_pk(asset_id), RECORD, condition=condition, values=values),
+                update_write(one_less),
+                delete_write(rows_pk(owner), row_sk(asset)),
+            ]
         )
         if asset.file_path is not None:
             with contextlib.suppress(ConditionFailed):  # another asset has the name by now
@@ -216,6 +223,23 @@ class AssetStore:
             blob = self.table.delete(blob_pk(owner, digest), BLOB, condition="#references < :one", values={"one": 1})
             if blob is not None:
                 self.s3.delete_object(Bucket=self.bucket, Key=Blob.from_item(blob).key)
+
+    def page(self, owner: str, *, limit: int, before: str | None) -> tuple[list[Asset], str | None]:
+        """Uploads of an owner, newest first, and where the next page begins; None at the end.
+
+        Those that older releases took are in no list. What was deleted just now makes a page shorter.
+        """
+        rows = self.table.query(
+            "#pk = :pk AND #sk < :before",
+            {"pk": rows_pk(owner), "before": before or "~"},
+            newest_first=True,
+            limit=limit + 1,
+        ).items
+        wanted = [str(row["asset_id"]) for row in rows[:limit]]
+        items = self.table.get_all([(asset_pk(asset_id), RECORD) for asset_id in wanted]) if wanted else []
+        found = {asset.id: asset for asset in map(Asset.from_item, items) if asset.owner == owner and not asset.is_over}
+        end = str(rows[limit - 1]["sk"]) if len(rows) > limit else None
+        return [found[asset_id] for asset_id in wanted if asset_id in found], end
 
     def by_paths(self, owner: str, paths: Iterable[str]) -> dict[str, Asset]:
         """The newest assets of these file names."""
@@ -270,7 +294,8 @@ class AssetStore:
                     values={"key": blob.key},
                 )
             )
-        writes = [counted, put_write(asset.to_item(), condition="attribute_not_exists(pk)")]
+        record = put_write(asset.to_item(), condition="attribute_not_exists(pk)")
+        writes = [counted, record, put_write(row_item(asset))]
         if naming.file_path is not None:
             writes.append(put_write(path_item(owner, naming.file_path, asset_id)))
         self.table.transact(writes)

@@ -69,12 +69,14 @@ class JobReader:
         limit: int,
         before: str | None,
         after: datetime | None = None,
+        only_ended: bool = False,
     ) -> tuple[list[JobEntry], str | None]:
         """Jobs of an owner with these labels, newest first, and where the next page begins; None at the end.
 
         Args:
             before: where this page begins, as it was returned with the last one.
             after: only jobs that were submitted later than at this moment.
+            only_ended: only jobs that have ended.
         """
         condition, bounds = "#owner = :owner", {"owner": owner}
         if after is not None:
@@ -88,6 +90,8 @@ class JobReader:
         if status is not None:
             filters.append("#status = :status")
             values["status"] = status
+        if only_ended:
+            filters.append("attribute_exists(#completed_at)")
         found: list[JobEntry] = []
         start = index_key(owner, before) if before else None
         for _ in range(MAX_LOOKS):

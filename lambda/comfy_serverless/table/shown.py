@@ -15,7 +15,7 @@ from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Pro
 from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.columns import read_columns
-from comfy_serverless.table.job_item import STORED
+from comfy_serverless.table.job_item import STORED, JobEntry
 from comfy_serverless.table.job_state import TERMINAL, JobState
 
 #: How many outputs of a job are kept for lists, at most, and how many bytes they may have: the item is written as one.
@@ -112,6 +112,10 @@ class ListedJob:
     def is_forgotten(self) -> bool:
         """As `JobState.is_forgotten`."""
         return self.expires is not None and self.expires < now_s()
+
+    def entry(self) -> JobEntry:
+        """The job as the index will have it."""
+        return JobEntry(**{column.name: getattr(self, column.name) for column in fields(JobEntry)})
 
     def shown(self) -> Shown | None:
         """What its columns say; None if the job must be read whole: an older release, or a lost run, has ended it."""

@@ -12,11 +12,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address, may_pass, write_problem
 from comfy_serverless.errors import DeliveryFailed, DeliveryRefused
 from comfy_serverless.jobs.document import Output, clean
@@ -26,6 +27,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.redaction import redacted
 from comfy_serverless.worker.leftovers import Leftovers
 from comfy_serverless.worker.put import ChecksumMismatch, Digest, KeyTaken, digest, upload
+from comfy_serverless.worker.thumbnails import PATIENCE_S, Thumbnail, Thumbnails
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -81,15 +83,21 @@ class Delivery:
         bucket: str | None,
         pool: ThreadPoolExecutor,
         leftovers: Leftovers,
+        thumbnails: Thumbnails | None = None,
         on_delivered: Callable[[Output], None] = lambda _output: None,
     ) -> None:
         self._on_delivered = on_delivered
+        self._thumbnails = thumbnails if bucket is not None else None
+        self._thumbs: dict[str, Thumbnail] = {}
+        self._trace = tracing.current()
         self._job_id = job_id
         self._keys = keys
         self._s3, self._bucket = s3, bucket
         self._pool = pool
         self._leftovers = leftovers
         leftovers.begin()
+        if self._thumbnails is not None:
+            self._thumbnails.warm()
         self._pending: dict[str, Future[Output]] = {}
 
     def hand_over(self, made: Made) -> None:
@@ -100,7 +108,13 @@ class Delivery:
         """
         key = self._keys.key(made)
         context = contextvars.copy_context()  # the threads log under the job's name too
-        self._pending[key] = self._pool.submit(context.run, self._deliver, made, key, self._pending.get(key))
+        thumbnail = None
+        if self._thumbnails is not None and self._bucket is not None:
+            thumbnail = self._thumbs[key] = self._thumbnails.begin(
+                made, S3Address(self._bucket, key), trace=self._trace
+            )
+        earlier = self._pending.get(key)
+        self._pending[key] = self._pool.submit(context.run, self._deliver, made, key, earlier, thumbnail)
 
     def finish(self, made: Iterable[Made], *, timeout_s: float) -> tuple[list[Delivered], list[Undelivered]]:
         """Wait until every output that counts has been delivered, or could not be, at most `timeout_s` for all of them.
@@ -124,8 +138,18 @@ class Delivery:
                 log.warning(
                     "an output could not be stored", output=output.name, kept=str(output.path), reason=failure.reason
                 )
+        delivered = self._with_thumbnails(delivered, until=min(until, time.monotonic() + PATIENCE_S))
         self._leftovers.settle(is_complete=not undelivered)
         return delivered, undelivered
+
+    def _with_thumbnails(self, delivered: list[Delivered], *, until: float) -> list[Delivered]:
+        """What was delivered, with the thumbnails that are there by then."""
+        return [
+            replace(one, output=_shown_by(one.output, thumbnail.address(until=until)))
+            if (thumbnail := self._thumbs.get(self._keys.key(one.made)))
+            else one
+            for one in delivered
+        ]
 
     def write_list(self, outputs: Sequence[Output]) -> str:
         """Store the list of all outputs, which another worker's never replaces; returns its address.
@@ -169,15 +193,17 @@ class Delivery:
         reason = clean(redacted(f"{type(error).__name__}: {error}"))[:500].rstrip(".")
         return Undelivered(made, reason, is_refused=isinstance(error, _OF_S3) and not may_pass(error))
 
-    def _deliver(self, made: Made, key: str, earlier: Future[Output] | None) -> Output:
+    def _deliver(self, made: Made, key: str, earlier: Future[Output] | None, thumbnail: Thumbnail | None) -> Output:
         if earlier is not None:
             wait([earlier])  # this ends, because it began before this one
-        try:
-            stored = self._store(made, key)
-        except KeyTaken:
-            # Another worker with the same job id, or an earlier try: the files that its result names must not change.
-            key = self._keys.another(key)
-            stored = self._store(made, key)
+        with tracing.span("upload", parent=self._trace, node_id=made.node_id, type=made.kind.value) as span:
+            try:
+                stored = self._store(made, key)
+            except KeyTaken:
+                # Another worker with the same job id, or an earlier try: what its result names must not change.
+                key = self._keys.another(key)
+                stored = self._store(made, key)
+            span.set(bytes=stored.size_bytes)
         width, height = stored.pixels or (None, None)
         output = Output(
             node_id=_name(made.node_id),
@@ -195,7 +221,10 @@ class Delivery:
             width=width,
             height=height,
         )
-        self._on_delivered(output)
+        if thumbnail is None:
+            self._on_delivered(output)
+        else:
+            thumbnail.then(lambda uri: self._on_delivered(_shown_by(output, uri)))
         return output
 
     def _store(self, made: Made, key: str) -> Digest:
@@ -203,6 +232,11 @@ class Delivery:
             if self._bucket is None:
                 return digest(stream, content_type=made.content_type)
             return upload(self._s3, stream, S3Address(self._bucket, key), content_type=made.content_type)
+
+
+def _shown_by(output: Output, thumb_uri: str | None) -> Output:
+    """An output with its thumbnail, if it has one."""
+    return output if thumb_uri is None else output.model_copy(update={"thumb_uri": thumb_uri})
 
 
 def _name(text: str) -> str:

@@ -48,13 +48,13 @@ class Workflows:
     """Reads them for one worker.
 
     Attributes:
-        named: the workflows that requests may name; None if names are those of files in WORKFLOWS_DIR alone.
+        named: the workflows that requests may name.
     """
 
     s3: S3Client
     settings: Settings
     declarations: EngineDeclarations
-    named: Named | None = None
+    named: Named
 
     def expanded(
         self, request: JobRequest, source: RequestSource, job: RunningJob, *, job_id: str, until: float
@@ -73,7 +73,7 @@ class Workflows:
         try:
             return expanded(self.named, request, owner=owner, key=job_id)
         except InvalidRequest as error:
-            may_fit = self.named is not None and "errors" in error.details and bool(request.inputs)
+            may_fit = "errors" in error.details and bool(request.inputs)
             if not may_fit or self.declarations.read_already() is not None:
                 raise
         self.declarations.for_job(job, until=until)

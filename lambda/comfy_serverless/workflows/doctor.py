@@ -5,6 +5,7 @@ heads ──► each version with a weight ──► its document ──► find
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ from comfy_serverless.errors import AssetUnavailable, ComfyError
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows.checkup import Finding, Kind, Severity
 from comfy_serverless.workflows.deployed import Deployed, findings_of
+from comfy_serverless.workflows.reference import LIVE, NAME, Reference
 
 if TYPE_CHECKING:
     from comfy_serverless.table.api_keys import ApiKeyStore
+    from comfy_serverless.workflows.finding import Finder
     from comfy_serverless.workflows.items import Head
     from comfy_serverless.workflows.reader import WorkflowReader
 
@@ -92,6 +95,39 @@ def examined(
         )
 
     yield from each(examine, led_to)
+
+
+def heads_and_files(heads: Iterable[Head], files: Iterable[str], *, after: str = "") -> Iterator[Head | str]:
+    """Heads, and files in the image that none of them hides, by name. The heads come in alphabetical order.
+
+    Args:
+        after: only files behind this name. Those whose names no workflow can have are not among them.
+    """
+    shown = sorted(one for one in files if one > after and NAME.fullmatch(one))
+    ranked: Iterator[tuple[str, int, Head | str]] = heapq.merge(
+        ((head.name, 0, head) for head in heads), ((file, 1, file) for file in shown), key=lambda each: each[:2]
+    )
+    last = ""
+    for name, _, one in ranked:
+        if name != last:
+            last = name
+            yield one
+
+
+def name_of(one: Head | str) -> str:
+    """The name of a head, or of a file."""
+    return one if isinstance(one, str) else one.name
+
+
+def examined_file(named: Finder, name: str, deployed: Deployed | None) -> Examined:
+    """A file in the image, version 0, held against the workers. It runs as it stands: callers need bring nothing."""
+    findings: tuple[Finding, ...]
+    try:
+        findings = findings_of(named.find(Reference(name, None, 0), owner=OPERATOR), deployed)
+    except ComfyError as error:
+        findings = of_unusable(error)
+    told = tuple(one for one in findings if one.kind is not Kind.FILE)
+    return Examined(owner=OPERATOR, name=name, number=0, aliases={LIVE: 1.0}, findings=told)
 
 
 def _versions(head: Head) -> Iterator[tuple[int, dict[str, float]]]:

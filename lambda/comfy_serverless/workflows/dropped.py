@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.active_nodes import active_nodes
 from comfy_serverless.graph.inputs import InputKind
-from comfy_serverless.jobs.sources import loader_in
+from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
+from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.workflows.folder import workflow_of_file
 from comfy_serverless.workflows.reference import Reference
 from comfy_serverless.workflows.version import NamedInput, Version
@@ -29,7 +34,7 @@ def place_for(version: Version, *, media: str, address: str, has_choices: bool) 
     of_its_kind = [one for one in version.inputs if one.kind is InputKind.FILE and one.media == media]
     if media not in ("", "image") and len(of_its_kind) == 1:
         return of_its_kind[0].name
-    return f"{loader_in(workflow_of_file(version), version.name, address)}.image"
+    return f"{_loader_in(workflow_of_file(version), version.name, address)}.image"
 
 
 def input_for(version: Version, *, media: str, address: str) -> NamedInput:
@@ -58,3 +63,25 @@ def input_for(version: Version, *, media: str, address: str) -> NamedInput:
         f'belongs. Drop a request instead: {{"workflow": "{Reference(version.name, None, version.number).to_text()}", '
         '"inputs": {"<name>": "s3://…"}}.'
     )
+
+
+def _loader_in(workflow: Mapping[str, Any], name: str, address: str) -> str:
+    """What to call the only node of a file in WORKFLOWS_DIR that a dropped picture goes to.
+
+    Raises InvalidRequest if there is not one.
+    """
+    loaders = _loaders(workflow)
+    if len(loaders) != 1:
+        raise InvalidRequest(
+            f"the workflow {name!r} has {len(loaders)} {DROPPED_IMAGE_LOADER} nodes, so it is not clear where "
+            f"{address} belongs. "
+            'Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
+        )
+    return loaders[0]
+
+
+def _loaders(workflow: Mapping[str, Any]) -> list[str]:
+    """What to call the nodes that a dropped image may go to. What the editor saved has its ids when it is converted."""
+    if is_of_editor(workflow):
+        return [node.class_type for node in active_nodes(workflow) if node.class_type == DROPPED_IMAGE_LOADER]
+    return [node_id for node_id, node in workflow.items() if node["class_type"] == DROPPED_IMAGE_LOADER]

@@ -38,7 +38,7 @@ from tests.unit.editor_samples import (
     saved,
     with_unknown,
 )
-from tests.unit.fakes import FakeEngine, FakeInputs
+from tests.unit.fakes import FakeEngine, FakeInputs, files_in
 from tests.unit.jobs_table import REGION
 
 WHERE = ("at the door", "by the worker")
@@ -70,7 +70,7 @@ class Doors:
             reader._read_at = float("-inf")
         self.engine, self.inputs = FakeEngine(declares=OBJECT_INFO), FakeInputs()
         settings = Settings(output_bucket=RESULTS, assets_bucket=ASSETS)
-        self.worker = Worker(settings=settings, engine=self.engine, s3=api.s3, inputs=self.inputs)
+        self.worker = Worker(settings=settings, engine=self.engine, s3=api.s3, inputs=self.inputs, named=files_in(None))
 
     def submit(self, workflow: object, **fields: object) -> Answer:
         return self.api.request("POST", "/api/v2/jobs", body={"workflow": workflow, **fields})
@@ -396,7 +396,7 @@ def test_dynamic_prompts_are_rolled_by_the_jobs_id(doors: Doors) -> None:
         texts.append(doors.ran()[0]["7"]["inputs"]["text"])
     assert len(set(texts)) > 1
     source = SentRequest(payload={"workflow": workflow, "job_id": f"rolled-{doors.is_told}-0"}, default_id="x")
-    again = Worker(settings=Settings(), engine=doors.engine, s3=doors.api.s3, inputs=doors.inputs)
+    again = Worker(settings=Settings(), engine=doors.engine, s3=doors.api.s3, inputs=doors.inputs, named=files_in(None))
     assert again.run(source, Call()).error is None
     assert doors.engine.runs[-1]["workflow"]["7"]["inputs"]["text"] == texts[0]
 

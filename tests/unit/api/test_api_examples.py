@@ -50,14 +50,14 @@ def send(api: ApiWorld, method: str, path: str, operation: dict[str, Any], ids: 
         body = content["example"]
         if content_type != "application/json":
             body, headers["content-type"] = form(content["example"])
-    answer = api.request(method.upper(), url, body=body, headers=headers)
+    answer = api.request(method.upper(), url, body=body, headers=headers, key={"is_admin": "true"})
     if answer.status < 300 and answer.text.startswith("{") and "id" in answer.json:
         ids["assets" if path.endswith("/complete") else kind(path)] = answer.json["id"]
     return answer
 
 
 def kind(path: str) -> str:
-    match = re.search("generate|jobs|assets|uploads", path)
+    match = re.search("generate|jobs|assets|uploads|keys", path)
     return match[0].replace("generate", "jobs") if match else ""
 
 

@@ -437,3 +437,9 @@ def test_without_an_address_for_events_jobs_have_the_apis_own(monkeypatch: pytes
     with api_world(monkeypatch) as api:
         job = submit(api)
         assert job["urls"]["events"] == f"/api/v2/jobs/{job['id']}/events"
+
+
+def test_whoever_asks_whose_key_it_is_gets_a_link_to_his_list(api: ApiWorld, events: EventWorld) -> None:
+    job, _ = submit(api), submit(api, owner="others")
+    link = api.request("GET", "/api/v2/me").json["events_url"]
+    assert [one.data["id"] for one in frames(next(parts(events.open(link))))] == [job["id"]]

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from comfy_serverless.api import job_lists
 from comfy_serverless.errors import Canceled, EngineCrashed
@@ -18,6 +20,7 @@ from comfy_serverless.table.shown import MAX_OUTPUTS
 from tests.unit.api_world import RESULTS, ApiWorld, api_world
 from tests.unit.table.test_job_store import ended, output
 
+BEGIN = (datetime.now(UTC) - timedelta(hours=2)).replace(microsecond=0)
 ALL = "expand=outputs,progress,error"
 FAILURE = JobError(code="node_error", message="no room", node_id="3", class_type="KSampler", traceback="line 1")
 
@@ -36,7 +39,7 @@ def make(api: ApiWorld, job_id: str, *, at_s: float = 0, owner: str = "team", **
             owner=owner,
             request_uri=f"s3://assets/requests/{owner}/{job_id}.json",
             result_uri=f"s3://{RESULTS}/owners/{owner}/{job_id}/result.json",
-            created_at=datetime.now(UTC) - timedelta(days=1) + timedelta(seconds=at_s),
+            created_at=fields.pop("created_at", BEGIN + timedelta(seconds=at_s)),
             **fields,
         )
     )
@@ -204,3 +207,94 @@ def test_texts_of_failures_are_for_key_holders(api: ApiWorld) -> None:
     told = {entry["id"]: entry["error"]["message"] for entry in listed(api, ALL)}
     assert "123456789012" not in told["bad"]
     assert "secret" not in told["bug"]
+
+
+def test_every_job_comes_once_and_newest_first_whatever_is_asked_for(api: ApiWorld) -> None:
+    """Jobs of one moment among them, those of an older release, and another owner's."""
+    jobs: list[tuple[str, int, str, str]] = []
+    for number in range(24):
+        at_s, job_id, parity = number // 3, f"job-{(number * 5) % 24:02}", str(number % 2)
+        make(api, job_id, at_s=at_s, labels={"even": parity}, created_at=BEGIN + timedelta(seconds=at_s))
+        make(api, f"foreign-{number}", owner="other", created_at=BEGIN + timedelta(seconds=at_s))
+        status = "queued"
+        if number % 3:
+            end(api, job_id, error=FAILURE if number % 4 == 1 else None)
+            status = "failed" if number % 4 == 1 else "succeeded"
+        if number % 7 == 1:
+            forget_shown(api, job_id)
+        jobs.append((job_id, at_s, parity, status))
+    jobs.sort(key=lambda job: (job[1], job[0]), reverse=True)
+
+    @settings(max_examples=60)
+    @given(
+        limit=st.integers(1, 9) | st.just(100),
+        after_ms=st.none() | st.integers(-1500, 9000),
+        even=st.sampled_from([None, "0", "1"]),
+        status=st.sampled_from([None, "queued", "failed", "succeeded", "running"]),
+        expand=st.sampled_from(["", "outputs", "outputs,progress,error"]),
+    )
+    def check(limit: int, after_ms: int | None, even: str | None, status: str | None, expand: str) -> None:
+        after = None if after_ms is None else BEGIN + timedelta(milliseconds=after_ms)
+        asked = {
+            "limit": str(limit),
+            "created_after": after and quote(after.isoformat(), safe=""),
+            "metadata[even]": even,
+            "status": status,
+            "expand": expand or None,
+        }
+        query = "&".join(f"{name}={value}" for name, value in asked.items() if value is not None)
+        wanted = [
+            job_id
+            for job_id, at_s, parity, its_status in jobs
+            if (after_ms is None or at_s * 1000 > after_ms) and even in (None, parity) and status in (None, its_status)
+        ]
+        assert [job["id"] for job in listed(api, query)] == wanted
+
+    check()
+
+
+def test_a_moment_is_a_bound_of_the_index_and_costs_no_read_beyond_it(api: ApiWorld) -> None:
+    for number in range(60):
+        make(api, f"job-{number:02}", created_at=BEGIN + timedelta(seconds=number))
+    reads = watch_queries(api)
+    asked = quote((BEGIN + timedelta(seconds=49)).isoformat(), safe="")
+    page = api.request("GET", f"/api/v2/jobs?limit=5&created_after={asked}").json
+    rest = api.request("GET", f"/api/v2/jobs?limit=100&created_after={asked}&cursor={page['next_cursor']}").json
+    assert [job["id"] for job in (*page["jobs"], *rest["jobs"])] == [f"job-{number}" for number in range(59, 49, -1)]
+    assert "next_cursor" not in rest
+    assert all("#created_id > :after" in read["KeyConditionExpression"] for read in reads)
+    assert not any("FilterExpression" in read for read in reads)
+    older = api.request("GET", "/api/v2/jobs?limit=55").json["next_cursor"]
+    # A cursor from before the moment, which DynamoDB would refuse: there is nothing more.
+    assert api.request("GET", f"/api/v2/jobs?created_after={asked}&cursor={older}").json == {"jobs": []}
+
+
+def watch_queries(api: ApiWorld) -> list[dict[str, Any]]:
+    """What is asked of the table from now on."""
+    asked: list[dict[str, Any]] = []
+    events = api.services.table._client.meta.events
+    events.register("provide-client-params.dynamodb.Query", lambda params, **_: asked.append(dict(params)))
+    return asked
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["", "yesterday", "2026-01-31T12:00:00+25:00", "0001-01-01T00:00:00+14:00", "1e9", "2026-01-31T12:00:00 02:00"],
+)
+def test_what_is_no_moment_is_refused(api: ApiWorld, moment: str) -> None:
+    answer = api.request("GET", f"/api/v2/jobs?created_after={quote(moment, safe='')}")
+    assert (answer.status, answer.code) == (422, "invalid_request"), answer.text
+    assert "2026-01-31T12:00:00Z" in answer.json["error"]["message"]
+
+
+def test_a_list_that_is_too_long_for_an_answer_goes_on_in_the_next_page(
+    api: ApiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_lists, "REPLY_LIMIT_BYTES", 9000)
+    for number in range(12):
+        end(api, make(api, f"job-{number:02}", at_s=number), outputs=(output("a.png"), output("b.png")))
+    page = api.request("GET", f"/api/v2/jobs?limit=100&{ALL}")
+    assert len(page.text) < 9100
+    assert [job["id"] for job in listed(api, f"limit=100&{ALL}")] == [
+        f"job-{number:02}" for number in range(11, -1, -1)
+    ]

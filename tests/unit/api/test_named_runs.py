@@ -16,7 +16,7 @@ from comfy_serverless.worker.worker import Call, Worker
 from comfy_serverless.workflows.version import Version
 from tests.unit import editor_samples
 from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
-from tests.unit.fakes import FakeEngine, FakeInputs
+from tests.unit.fakes import FakeEngine, FakeInputs, files_in
 from tests.unit.named_world import GRAPH, problems, push, run
 
 ALIAS = "/api/v2/workflows/poster/alias"
@@ -35,7 +35,7 @@ def ran(api: ApiWorld) -> dict[str, Any]:
     assert job is not None
     engine = FakeEngine()
     settings = Settings(output_bucket=RESULTS, assets_bucket=ASSETS)
-    worker = Worker(settings=settings, engine=engine, s3=api.s3, inputs=FakeInputs())
+    worker = Worker(settings=settings, engine=engine, s3=api.s3, inputs=FakeInputs(), named=files_in(None))
     outcome = worker.run(job, Call())
     outcome.release()
     worker.close()

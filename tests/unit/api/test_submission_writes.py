@@ -17,7 +17,7 @@ from comfy_serverless.worker.journal import Journal
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.unit.api.test_api_jobs import submit
 from tests.unit.api_world import ASSETS, ApiWorld, api_world
-from tests.unit.fakes import WORKFLOW, FakeEngine, FakeInputs
+from tests.unit.fakes import WORKFLOW, FakeEngine, FakeInputs, files_in
 
 
 @pytest.fixture
@@ -82,7 +82,13 @@ def test_a_job_that_the_api_has_left_without_its_request_fails_and_says_so(api: 
     assert state is not None
     bucket, key = state.message.address
     api.s3.delete_object(Bucket=bucket, Key=key)
-    worker = Worker(settings=api.services.settings, engine=FakeEngine(), s3=api.services.s3, inputs=FakeInputs())
+    worker = Worker(
+        settings=api.services.settings,
+        engine=FakeEngine(),
+        s3=api.services.s3,
+        inputs=FakeInputs(),
+        named=files_in(None),
+    )
     journal = Journal(api.services.jobs, api.services.workers, api.services.care.webhook_queue)
     sent_again = JobMessage.parse(state.message.to_text())
     assert sent_again is not None

@@ -15,6 +15,7 @@ from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.settings import Settings
 from tests.unit.api_world import ASSETS, RESULTS, api_world
 from tests.unit.editor_samples import plain, with_loader
+from tests.unit.fakes import files_in
 from tests.unit.request_doors import Doors, Seen
 
 NO_CLIENT: Any = None
@@ -48,13 +49,13 @@ def test_places_of_the_api_may_not(doors: Doors, place: str) -> None:
 def image_for(folder: Path, workflow: dict[str, Any]) -> Any:
     (folder / "poster.json").write_text(json.dumps(workflow))
     drop = DroppedObject(address=S3Address("drops", "images/poster/Fox.png"), version="1")
-    return drop.read(s3=NO_CLIENT, settings=Settings(workflows_dir=folder, output_bucket=RESULTS))
+    return drop.read(s3=NO_CLIENT, settings=Settings(output_bucket=RESULTS), named=files_in(folder))
 
 
 def test_an_image_goes_to_the_one_loader_of_a_named_workflow(tmp_path: Path) -> None:
     request = image_for(tmp_path, with_loader())
     (address,) = request.inputs
-    assert (request.workflow, address.rpartition(".")[2]) == ("poster", "image")
+    assert (request.workflow, address.rpartition(".")[2]) == ("poster@0", "image")
 
 
 def test_a_muted_loader_is_none(tmp_path: Path) -> None:

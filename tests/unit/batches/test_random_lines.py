@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches import keeper as keeper_module
+from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.errors import ComfyError, NodeExecutionError
@@ -25,6 +25,7 @@ from comfy_serverless.jobs.stored_request import request_at, request_of
 from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.settings import Settings
 from tests.unit.batch_world import DROPS, World, ended
+from tests.unit.fakes import files_in
 from tests.unit.jobs_table import aws
 
 WORKFLOWS = Path(__file__).parents[3] / "workflows"
@@ -120,7 +121,8 @@ def test_five_lines_that_draw_a_seed_are_five_jobs_beside_five_that_are_one(worl
 @pytest.mark.parametrize("document", [*RANDOM.values(), *SAME.values()], ids=[*RANDOM, *SAME])
 def test_a_line_asks_for_chance_if_the_worker_would_draw_a_seed_for_it(document: dict[str, Any]) -> None:
     request = JobRequest.parse(document)
-    _, seeds = draw_seeds(graph_of(request, s3=NO_CLIENT, settings=Settings(workflows_dir=WORKFLOWS)).graph)
+    whole = files_in(WORKFLOWS).expand(request, owner="", key="a")
+    _, seeds = draw_seeds(graph_of(whole, s3=NO_CLIENT, settings=Settings()).graph)
     assert asks_for_chance(request, draws=lambda _name: False) == bool(seeds)
 
 
@@ -131,7 +133,7 @@ def test_a_line_that_names_its_job_is_that_job(world: World) -> None:
 
 
 def test_whatever_comes_twice_each_random_line_runs_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 150)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 150)
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 2)
     dropped = world.drop("batches/a.jsonl", lines(RANDOM["in the graph"], 9))
     batch = world.drops.begin_batch(dropped)
@@ -173,8 +175,7 @@ def test_a_named_workflow_with_a_drawn_seed_is_drawn_for_each_line_whatever_beco
 ) -> None:
     file = tmp_path / "lucky.json"
     file.write_text(json.dumps(sampler(-1)), encoding="utf-8")
-    here = Settings(**{**_given(world.keeper.settings), "workflows_dir": tmp_path})
-    monkeypatch.setattr(type(world.keeper), "settings", here, raising=False)
+    monkeypatch.setattr(type(world.keeper), "named", files_in(tmp_path), raising=False)
     batch = world.begin(lines({"workflow": "lucky"}, 4) + b"\n" + lines({"workflow": "lucky", "set": {"3.seed": 4}}, 2))
     world.read_all()
     file.write_text(json.dumps(sampler(7)), encoding="utf-8")  # a newer image
@@ -244,7 +245,3 @@ def test_the_last_release_finds_the_request_of_such_a_line_and_a_pause_holds_it(
     world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
     held = [world.journal.hold_back(JobMessage.parse(json.dumps(message))) for message in messages]  # type: ignore[arg-type]
     assert held == [True, True]
-
-
-def _given(some: Settings) -> dict[str, Any]:
-    return {"output_bucket": some.output_bucket, "assets_bucket": some.assets_bucket}

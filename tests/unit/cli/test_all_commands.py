@@ -239,7 +239,7 @@ def test_completion_knows_every_command_and_option() -> None:
     ("line", "expected"),
     [
         (["ke"], ["keys"]),
-        (["keys", ""], ["create", "list", "revoke"]),
+        (["keys", ""], ["create", "change", "list", "revoke"]),
         (["keys", "create", "--ow"], ["--owner"]),
         (["keys", "create", "--owner", ""], []),
         (["completion", ""], ["bash", "fish", "zsh"]),

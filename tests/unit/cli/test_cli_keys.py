@@ -77,6 +77,36 @@ def test_json_is_for_programs(keys: ApiKeyStore, capsys: pytest.CaptureFixture[s
     assert "key" not in listed[0]
 
 
+def test_an_admins_key_and_a_budget(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("create", "boss", "--owner", "ana", "--admin", "--budget", "12.5", "--budget-action", "refuse") == 0
+    told = capsys.readouterr()
+    key = keys.find(told.out.strip())
+    assert key is not None
+    assert (key.is_admin, key.budget_nanousd, key.budget_action) == (True, 12_500_000_000, "refuse")
+    assert "admin's key" in told.err
+    run("change", "boss", "--budget", "50")
+    assert "50 USD a month (warn)" in capsys.readouterr().err
+    run("list", "--json")
+    (listed,) = json.loads(capsys.readouterr().out)["keys"]
+    assert (listed["is_admin"], listed["budget_usd"], listed["budget_action"]) == (True, 50, "warn")
+    run("list")
+    shown = capsys.readouterr()
+    assert "boss (admin)" in shown.out
+    assert "50 USD" in shown.err
+    run("change", "boss", "--no-budget")
+    assert "no budget" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--budget", "0"], ["--budget", "nan"], ["--budget", "x"], ["--budget-action", "x"]])
+def test_a_wrong_budget_is_wrong_usage(keys: ApiKeyStore, wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run("create", "ci", "--owner", "team", *wrong)
+    assert exit_.value.code == 2
+    with pytest.raises(SystemExit):
+        run("change", "ci")
+    assert keys.list() == []
+
+
 def test_revoking_says_how_long_it_takes(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
     text, key = keys.create("ci", owner="team")
     assert run("revoke", key.id) == 0

@@ -28,6 +28,7 @@ from comfy_serverless.connector.facts import (
     QueueSays,
     Refused,
     SocketLost,
+    State,
     Step,
     SubmitAgain,
     SubmitLost,
@@ -38,11 +39,10 @@ from comfy_serverless.connector.follower import (
     CANCEL_GRACE_S,
     DEADLINE_GRACE_S,
     DOUBT_S,
-    QUIET_S,
     UNREACHABLE_S,
     PromptFollower,
-    State,
 )
+from comfy_serverless.connector.pace import QUIET_S
 from comfy_serverless.errors import InvalidWorkflow
 
 PROMPT = "11111111-1111-4111-8111-111111111111"

@@ -9,7 +9,7 @@ from tests.doc_blocks import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-TARGETS = ("test", "test-services", "extras", "infra", "e2e")
+TARGETS = ("test", "test-services", "test-console", "extras", "infra", "e2e")
 
 
 def folders_of(target: str) -> list[str]:
@@ -31,7 +31,7 @@ def test_every_one_of_these_targets_is_run_before_a_merge() -> None:
 
 def test_no_target_leaves_a_test_of_its_folders_out() -> None:
     """But by a mark: the image with ComfyUI itself has a target of its own."""
-    for target in ("test", "test-services"):
+    for target in ("test", "test-services", "test-console"):
         recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
         assert recipe is not None
         assert not re.search(r" -(k|m) |--ignore|--deselect", recipe[1])

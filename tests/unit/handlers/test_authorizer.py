@@ -10,10 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from comfy_serverless.handlers import authorizer, wiring
-from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction
 from tests.unit.jobs_table import aws, create_table
 
-NOBODY = {"owner": "", "key_id": "", "key_name": "", "max_in_flight": "", "requests_per_minute": ""}
+NAMES = ("owner", "key_id", "key_name", "max_in_flight", "requests_per_minute")
+NOBODY = dict.fromkeys((*NAMES, "is_admin", "budget_nanousd", "budget_action"), "")
 
 
 @pytest.fixture
@@ -34,8 +35,17 @@ def context_for(value: str | None, name: str = "authorization") -> Any:
 def test_a_good_key_has_an_owner(keys: ApiKeyStore, scheme: str) -> None:
     text, key = keys.create("ci", owner="team", max_in_flight=2, requests_per_minute=60)
     expected = {"owner": "team", "key_id": key.id, "key_name": "ci", "max_in_flight": "2", "requests_per_minute": "60"}
+    expected = {**NOBODY, **expected}
     assert context_for(f"{scheme} {text}") == expected
     assert context_for(f"{scheme} {text}", name="Authorization") == expected
+
+
+def test_an_admin_and_a_budget_are_told(keys: ApiKeyStore) -> None:
+    text, _ = keys.create("boss", owner="ops", is_admin=True)
+    assert context_for(f"Bearer {text}")["is_admin"] == "true"
+    text, _ = keys.create("ci", owner="team", budget_nanousd=5, budget_action=BudgetAction.REFUSE)
+    told = context_for(f"Bearer {text}")
+    assert (told["is_admin"], told["budget_nanousd"], told["budget_action"]) == ("", "5", "refuse")
 
 
 def test_no_limit_is_an_empty_text(keys: ApiKeyStore) -> None:

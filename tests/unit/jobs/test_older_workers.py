@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,10 +79,9 @@ def as_last_release(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    (tmp_path / "pair.json").write_text(json.dumps({"prompt": GRAPH}), encoding="utf-8")
+def world() -> Iterator[World]:
     with aws() as session:
-        yield World(session, workflows_dir=tmp_path)
+        yield World(session)  # no folder: names are left to the workers
 
 
 def test_a_stored_request_of_any_shape_is_read_by_them(as_last_release: Reader) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.errors import Forbidden, InvalidRequest, NotFound
 from comfy_serverless.table import api_keys as module
-from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction
 from tests.unit.jobs_table import aws, create_table
 
 
@@ -100,3 +100,29 @@ def test_requests_are_counted_by_key_and_minute(
     assert (item["requests"], item["expires"]) == (2, 600_120)
     monkeypatch.setattr(module.time, "time", lambda: 600_061.0)
     assert keys.count_request("one", limit=2)
+
+
+def test_an_admins_key_stands_apart_and_is_found_listed_and_revoked_like_any(keys: ApiKeyStore, table: Table) -> None:
+    text, boss = keys.create("boss", owner="ops", is_admin=True)
+    other, _ = keys.create("ci", owner="ops")
+    assert [item["pk"] for item in table.query_all("#pk = :pk", {"pk": "admins"})] == ["admins"]
+    assert keys.find(text) == boss
+    found = keys.find(other)
+    assert found is not None
+    assert (boss.is_admin, found.is_admin) == (True, False)
+    assert {key.name: key.is_admin for key in keys.list()} == {"boss": True, "ci": False}
+    with pytest.raises(Forbidden, match="AWS account"):
+        keys.revoke("boss", admins_too=False)
+    keys.revoke("boss")
+    assert keys.find(text) is None
+
+
+def test_a_budget_is_given_changed_and_taken_away(keys: ApiKeyStore) -> None:
+    text, _ = keys.create("ci", owner="team", budget_nanousd=5)
+    assert keys.set_budget("ci", 7, BudgetAction.REFUSE).budget_nanousd == 7
+    found = keys.find(text)
+    assert found is not None
+    assert (found.budget_nanousd, found.budget_action) == (7, BudgetAction.REFUSE)
+    assert keys.set_budget("ci", None, BudgetAction.WARN).budget_nanousd is None
+    with pytest.raises(NotFound):
+        keys.set_budget("nobody", 1, BudgetAction.WARN)

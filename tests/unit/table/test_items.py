@@ -24,8 +24,10 @@ from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import Upload
 from comfy_serverless.table.turns import Turn
+from comfy_serverless.table.usage_items import Counter, Usage
 from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.workflows.items import Head, VersionRow
+from comfy_serverless.workflows.recheck import Found, Round
 from tests.reach import meant
 from tests.unit.jobs_table import aws, create_table
 from tests.unit.table.written_items import written_items
@@ -51,6 +53,7 @@ READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "asset_of_job": (Asset.from_item, {"id", "owner", "bucket", "key", "size_bytes", "created_at"}),
     "blob": (Blob.from_item, {"key", "size_bytes"}),
     "api_key": (ApiKey.from_item, {"sk", "name", "owner_name", "created_at"}),
+    "admin_key": (ApiKey.from_item, {"sk", "name", "owner_name", "created_at"}),
     "upload": (lambda item: Upload.from_item("u", item), {"owner_name", "size_bytes", "expires"}),
     "batch": (Batch.from_item, {"id", "owner_name", "source", "manifest", "size_bytes", "status", "created_at"}),
     "batch_range": (Range.from_item, {"start", "end", "offset"}),
@@ -59,6 +62,10 @@ READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "gate": (Places.from_item, set()),
     "workflow": (Head.from_item, {"pk", "sk", "latest"}),
     "workflow_version": (VersionRow.from_item, {"pk", "sk", "sha256"}),
+    "usage": (Counter.from_item, {"pk", "sk"}),
+    "usage_month": (Usage.from_item, set()),
+    "checkup": (Found.from_item, {"begun"}),
+    "checkup_round": (Round.from_item, {"stamp", "begun"}),
     "job_preview": (Preview.from_item, {"node_id", "content_type", "data_base64", "expires"}),
 }
 
@@ -231,7 +238,7 @@ def test_no_item_leaves_the_rooms_that_know_its_columns() -> None:
     """What can be seen of it: the type of items, and the functions that take them, are used nowhere else."""
     package = Path("lambda/comfy_serverless")
     stores = {package / "aws" / "dynamodb.py", package / "batches" / "store.py", package / "batches" / "ranges.py"}
-    workflows = {package / "workflows" / f"{name}.py" for name in ("items", "changes", "reader", "store")}
+    workflows = {package / "workflows" / f"{name}.py" for name in ("items", "changes", "reader", "store", "recheck")}
     inside = {*stores, *workflows, *(package / "table").glob("*.py")}
     for path in sorted({*package.rglob("*.py")} - inside):
         tree = ast.parse(path.read_text(encoding="utf-8"))

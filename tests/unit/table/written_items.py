@@ -8,11 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.batches.ranges import BadLine
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import NodeExecutionError
+from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
-from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction
 from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import AssetStore, Naming
 from comfy_serverless.table.event_keys import EventKeys
@@ -20,7 +22,11 @@ from comfy_serverless.table.gate import PlaceStore
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
+from comfy_serverless.table.usage_items import Account
 from comfy_serverless.table.webhook_item import Webhook
+from comfy_serverless.workflows.finding import Finder
+from comfy_serverless.workflows.reader import WorkflowReader
+from comfy_serverless.workflows.recheck import Recheck
 from comfy_serverless.workflows.store import WorkflowStore
 from comfy_serverless.workflows.version import Version
 from tests.unit.jobs_table import REGION, create_table
@@ -46,11 +52,14 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
     UploadStore(assets).begin("team", naming, size_bytes=5, expected=None)
     keys = ApiKeyStore(table)
     key = keys.register(KEY, name="ci", owner="team", expires_in_s=3600, max_in_flight=5, requests_per_minute=60)
+    told = {"budget_nanousd": 20_000_000_000, "budget_action": BudgetAction.REFUSE}
+    keys.register("csk_of-an-admin", name="boss", owner="ops", is_admin=True, **told)
     keys.count_request(key.id, limit=60)
     keys.revoke("ci")
     _write_batch(BatchStore(table))
     _push_workflow(WorkflowStore(table, s3, "assets"))
     EventKeys(table).today()
+    _check_workflows(table, s3, keys)
     places = PlaceStore(table, "stack-gpu")
     assert places.replace(places.read(), {"queued": 1_795_917_900})
     client: Any = table._client
@@ -68,14 +77,18 @@ def _name_of(pk: str, sk: str) -> str | None:
             return f"job_{part}"
         case "asset", _, asset_id if asset_id == _output().id:
             return "asset_of_job"
-        case "batch", "newest", _:
-            return "batch_newest"
-        case "batch", "bad", _:
-            return "batch_bad_line"
+        case "batch", ("newest" | "bad") as part, _:
+            return {"newest": "batch_newest", "bad": "batch_bad_line"}[part]
         case "batch", "range", _:
             return "batch_range" if sk.endswith("#" + "0" * 15) else None
         case "workflows", part, _:
             return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
+        case "usage", part, _:
+            return "usage_month" if part == "month" else "usage" if "#poster#" in sk else None
+        case "care", "workflows", _:
+            return "checkup_round"
+        case "admins", *_:
+            return "admin_key"
         case kind, *_:
             return kind if kind != "keys" else "api_key"
 
@@ -86,6 +99,15 @@ def _push_workflow(workflows: WorkflowStore) -> None:
     version = Version(name="poster", number=0, owner="team", graph=graph, created_at="2026-11-29T12:00:00.000Z", **told)
     workflows.push(version)
     workflows.move("team", "poster", "staging", {1: 90}, by="ann")
+
+
+def _check_workflows(table: Table, s3: Any, keys: ApiKeyStore) -> None:
+    """As the caretaker does, by what workers declare: not one class."""
+    DeclarationsWriter(s3, "assets", "nodes", "blue").write({"Other": {"input": {}}})
+    declarations = DeclarationsReader(s3, "assets", lambda: "nodes", lambda: "blue")
+    reader, files = WorkflowReader(table, s3, "assets"), Finder(None, None, declarations.newest)
+    checks = Recheck(table=table, keys=keys, reader=reader, named=files, declarations=declarations, lost=lambda: ())
+    assert checks.go_on(until=float("inf")) == 1
 
 
 def _queued(jobs: JobStore) -> None:
@@ -119,7 +141,9 @@ def _ended(jobs: JobStore) -> None:
     assert state is not None
     jobs.put_preview(job_id, node_id="3", content_type="image/png", data_base64="AAAA")
     jobs.put_outputs(state, [(0, _output())], run="run-1")
-    jobs.finish(job_id, _document(job_id, outputs=(_output(),)), run="run-1", webhook=False, places=(0,))
+    document = _document(job_id, outputs=(_output(),)).model_copy(update={"cost_usd": 0.25})
+    account = Account(owner="team", key_id="0123456789ab", workflow="poster")
+    jobs.finish(job_id, document, run="run-1", webhook=False, places=(0,), account=account)
 
 
 def _failed(jobs: JobStore) -> None:

@@ -17,7 +17,7 @@ import pytest
 from comfy_serverless.api.responses import refuse
 from comfy_serverless.errors import ComfyError, EngineError, KeyFull, Kind, RateLimited, Refusal, all_errors, kind_of
 from comfy_serverless.jobs.document import Job, JobError, JobStatus
-from comfy_serverless.observability import UNITS, emit_wait
+from comfy_serverless.observability import UNITS, emit_broken_workflows, emit_wait
 from comfy_serverless.webhooks.calls import BACKOFF_S
 from comfy_serverless.worker.metrics import emit_metrics
 from tests.unit.template.processed import parse
@@ -223,7 +223,7 @@ def test_a_sum_is_one_figure_of_metrics_that_may_be_missing(name: str) -> None:
 def ours(sent: Callable[[Callable[[], object]], set[Watched]]) -> set[Watched]:
     """All that we ever write."""
     waits = [functools.partial(emit_wait, 1.0, is_batch=is_batch) for is_batch in (False, True)]
-    everything = [succeed, *waits, *(way for kind in LEAVES for way in ways(kind))]
+    everything = [succeed, *waits, lambda: emit_broken_workflows(1), *(way for kind in LEAVES for way in ways(kind))]
     return sent(lambda: [write() for write in everything])
 
 

@@ -252,6 +252,8 @@ def test_every_route_asks_for_a_key_but_those_that_say_what_there_is() -> None:
         ("GET", "/api/v2/health"),
         ("GET", "/openapi.json"),
         ("GET", "/docs"),
+        ("GET", "/"),
+        ("GET", "/console/{proxy+}"),
         ("OPTIONS", "/{proxy+}"),
     }
     methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")

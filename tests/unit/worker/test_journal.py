@@ -403,7 +403,7 @@ def test_a_mistake_of_our_own_in_a_report_does_not_cost_the_lease(
         thread.start()
         assert engine.reached.wait(PATIENCE_S)
         before = here.calls["UpdateItem"]
-        wait_until(lambda: here.calls["UpdateItem"] > before + 2)
+        wait_until(lambda: here.calls["UpdateItem"] > before + 2 and "bug: a report failed" in caplog.text)
     engine.open.set()
     thread.join(PATIENCE_S)
     assert here.state(job).status is JobStatus.SUCCEEDED

@@ -120,6 +120,14 @@ def test_a_version_is_asked_for_by_its_number(client: Any, server: ScriptedApi) 
     assert sent(server).path.endswith("runs?version=2")
 
 
+def test_that_of_an_operators_workflow_runs_the_operators(
+    client: Any, server: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.Poster, "_is_shared", True)
+    client.Poster().submit(photo="data:,")
+    assert parse_qs(urlsplit(sent(server).path).query) == {"alias": ["live"], "source": ["operator"]}
+
+
 def test_files_on_this_machine_and_bytes_are_uploaded(client: Any, server: ScriptedApi, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
     uploaded = client.Uploaded("asset-1")

@@ -17,6 +17,7 @@ from comfy_serverless.cli.named.operator import OfOperator
 from comfy_serverless.cli.named.sources import body_of
 from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.jobs.sources import OPERATOR
+from comfy_serverless.workflows.recheck import Found
 from comfy_serverless.workflows.version import Version
 from tests.unit.api_world import ASSETS, ApiWorld, api_world
 from tests.unit.cli.scripted_api import Asked, Told, scripted_api
@@ -304,6 +305,9 @@ def test_the_operators_are_written_directly_and_everybody_may_run_them(cli: Cli,
     assert [one["release"] for one in cli("versions", "poster", "--json", *shared).json["versions"]] == ["r1", "r1"]
     assert cli("show", "poster@2", "--json", *shared).json["version"] == 2
     assert "class Poster" in cli("client", "poster", *shared).out
+    of_operator = cli("client", "shared/poster").out
+    assert "    _is_shared = True\n" in of_operator
+    assert "workflows client shared/poster`" in of_operator
     cli("rm", "poster", *shared)
     assert cli("ls", "--json").json == {"workflows": []}
     assert cli("show", "poster", *shared).status == 1
@@ -414,6 +418,17 @@ def test_the_operators_are_held_against_what_is_deployed_too(cli: Cli, operators
     assert "NobodyHasThis" in cli(*words).err
     assert operators.services.workflows.head("", "poster") is None
     assert cli(*words, "--force").status == 0
+
+
+def test_doctor_says_what_was_found_without_anybody_asking(cli: Cli, world: ApiWorld) -> None:
+    assert "by itself" not in cli("doctor").err
+    broken = [{"name": "poster", "version": 3, "aliases": ["live"], "message": "its model is gone"}]
+    found = Found(begun=1, release_version="0123456789ab", versions=2, breaks=1, is_over=True, broken=broken)
+    found.write(world.services.table, "ana")
+    told = cli("doctor")
+    assert "on release 0123456789ab: 1 version would fail: poster (3)." in told.err
+    assert told.status == 0, "they may have been mended since"
+    assert cli("doctor", "--json").json["last_check"]["broken"] == broken
 
 
 def test_doctor_says_which_would_fail_and_ends_with_1(cli: Cli, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Described:
         alias: whose version the client runs; "" for exactly that version.
         schema: JSON Schema of the object of inputs, as `workflows.schema` makes it.
         outputs: by the name that the author gave them, the id of the node.
+        is_shared: whether it runs the operator's, whatever the key's owner has of that name.
         created_at: of the version, as the API tells it.
     """
 
@@ -54,6 +55,7 @@ class Described:
     outputs: Mapping[str, str]
     description: str = ""
     created_at: str = ""
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def client_of(described: Described) -> str:
 
 def _head(described: Described, class_name: str, arguments: Sequence[_Argument]) -> str:
     runs = f"what `{described.alias}` is" if described.alias else f"version {described.number}, whatever `live` is"
-    made_by = f"comfy-serverless workflows client {described.name}"
+    made_by = f"comfy-serverless workflows client {'shared/' if described.is_shared else ''}{described.name}"
     made_by += "" if described.alias == "live" else f" --alias {described.alias}" if described.alias else ""
     made_by += "" if described.alias else f" --version {described.number}"
     since = f", of {described.created_at}" if described.created_at else ""
@@ -319,7 +321,8 @@ def _workflow_class(name: str, result: str, described: Described, arguments: Seq
         f"    _name = {_quoted(described.name)}\n"
         f"    _alias = {_quoted(described.alias or 'live')}\n"
         f"    _version = {version}\n"
-        f"    _result = {result}\n\n"
+        + ("    _is_shared = True\n" if described.is_shared else "")
+        + f"    _result = {result}\n\n"
         f"    def submit{taken} -> Job[{result}]:\n{_docstring(submit)}\n"
         f"        return self._submit({sent})\n\n"
         f"    def run{taken} -> {result}:\n{_docstring(run)}\n"

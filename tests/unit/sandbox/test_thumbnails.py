@@ -1,0 +1,306 @@
+"""Thumbnails of pictures and of videos' first frames: what they look like, and what has none."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from comfy_serverless.sandbox.refused import Refused
+from comfy_serverless.sandbox.sandbox import Sandbox
+from comfy_serverless.sandbox.thumbnails import LONGEST_SIDE
+from tests.patience import PATIENCE_S, wait_until
+from tests.unit.picture_files import (
+    animation,
+    jpeg_with_scans,
+    picture,
+    png_claiming,
+    png_with,
+    tiff_with_tiles,
+    webp_claiming,
+)
+
+RED, GREEN, BLUE = (220, 20, 20), (20, 200, 20), (20, 20, 220)
+
+
+@pytest.fixture
+def make(sandbox: Sandbox, tmp_path: Path):
+    def thumbnail(content: bytes, *, is_video: bool = False) -> Image.Image:
+        path = tmp_path / "made"
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            webp = sandbox.make_thumbnail(
+                file.fileno(),
+                is_video=is_video,
+                libraries=None,
+                deadline=time.monotonic() + PATIENCE_S,
+                turn="",
+            )
+        small = Image.open(io.BytesIO(webp))
+        assert small.format == "WEBP"
+        return small
+
+    return thumbnail
+
+
+def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def halves(size: tuple[int, int] = (800, 400), mode: str = "RGB") -> Image.Image:
+    """Red at the left, blue at the right."""
+    image = Image.new("RGB", size, BLUE)
+    image.paste(RED, (0, 0, size[0] // 2, size[1]))
+    return image.convert(mode)
+
+
+def is_near(seen: object, meant: tuple[int, ...], within: int = 24) -> bool:
+    assert isinstance(seen, tuple)
+    return len(seen) == len(meant) and all(abs(a - b) <= within for a, b in zip(seen, meant, strict=True))
+
+
+def video(
+    container: str, codec: str, *, size: tuple[int, int] = (832, 480), pixels: str = "yuv420p", frames: int = 3
+) -> bytes:
+    """A video whose first frame is green, and whose others are blue."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=24)
+        stream.width, stream.height = size
+        stream.pix_fmt = pixels
+        for number in range(frames):
+            colours = np.full((size[1], size[0], 3), GREEN if number == 0 else BLUE, np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(colours, format="rgb24")))
+        output.mux(stream.encode())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_a_picture_of_each_format_is_shrunk_to_the_longest_side(make, image_format: str) -> None:
+    small = make(encoded(halves(), image_format))
+    assert small.size == (LONGEST_SIDE, LONGEST_SIDE // 2)
+    assert is_near(small.convert("RGB").getpixel((40, 90)), RED)
+    assert is_near(small.convert("RGB").getpixel((340, 90)), BLUE)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((10, 6), (10, 6)), ((1, 1), (1, 1)), ((384, 1), (384, 1)), ((9000, 3), (384, 1))]
+)
+def test_nothing_is_enlarged_and_no_side_vanishes(make, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert make(encoded(Image.new("RGB", size), "PNG")).size == expected
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"])
+def test_every_kind_of_pixels_is_shown(make, mode: str) -> None:
+    is_deep = mode.startswith("I")
+    image = Image.new("I", (40, 30), 60_000).convert(mode) if is_deep else halves((40, 30), mode)
+    small = make(encoded(image, "TIFF" if mode == "I" else "PNG"))
+    assert small.size == (40, 30)
+    if is_deep:  # and is not simply white
+        assert 220 <= small.convert("L").getpixel((20, 15)) <= 245
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "RGB"])
+def test_a_jpeg_of_any_colours_is_shown_in_those_of_screens(make, mode: str) -> None:
+    assert make(encoded(halves(mode=mode), "JPEG")).mode == "RGB"
+
+
+def test_what_is_transparent_stays_so(make) -> None:
+    image = Image.new("RGBA", (100, 100), (*RED, 255))
+    image.paste((*RED, 0), (0, 0, 50, 100))
+    small = make(encoded(image, "PNG"))
+    assert small.mode == "RGBA"
+    assert small.getpixel((10, 50))[3] == 0
+    assert small.getpixel((90, 50))[3] == 255
+    by_palette = encoded(halves((40, 30)).quantize(2), "PNG", transparency=0)
+    assert make(by_palette).mode == "RGBA"
+    by_colour = encoded(halves((40, 30)), "PNG", transparency=RED)
+    assert make(by_colour).mode == "RGBA"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_upright(make, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    small = make(encoded(halves(), "JPEG", exif=exif))
+    wide = (LONGEST_SIDE, LONGEST_SIDE // 2)
+    assert small.size == (wide if orientation <= 4 else wide[::-1])
+    red_is_first = orientation in (1, 4, 5, 6)
+    assert is_near(small.getpixel((20, 20)), RED if red_is_first else BLUE)
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_is_shown(make, image_format: str) -> None:
+    small = make(animation(image_format, 5))
+    assert not getattr(small, "is_animated", False)
+    assert is_near(small.convert("RGB").getpixel((50, 50)), (0, 0, 255))
+
+
+def test_nothing_that_a_picture_says_of_itself_is_in_its_thumbnail(make, tmp_path: Path) -> None:
+    workflow = json.dumps({"3": {"class_type": "KSampler", "inputs": {"prompt": "a SECRET prompt"}}})
+    told = PngImagePlugin.PngInfo()
+    told.add_text("prompt", workflow)
+    told.add_itxt("workflow", workflow, zip=False)
+    exif = Image.Exif()
+    exif[0x010E] = workflow
+    samples = [
+        encoded(halves(), "PNG", pnginfo=told, exif=exif, icc_profile=b"SECRET profile"),
+        encoded(halves(), "JPEG", exif=exif, comment=b"SECRET"),
+        encoded(halves(), "WEBP", exif=exif, xmp=b"<x:xmpmeta>SECRET</x:xmpmeta>"),
+        encoded(halves(), "GIF", comment=b"SECRET"),
+    ]
+    for sample in samples:
+        assert b"SECRET" in sample
+        small = make(sample)
+        assert not small.getexif()
+        assert set(small.info) <= {"loop", "background", "timestamp", "duration"}
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "pixels"),
+    [
+        ("mp4", "libx264", "yuv420p"),
+        ("mp4", "mpeg4", "yuv420p"),
+        ("mov", "prores_ks", "yuv422p10le"),
+        ("webm", "libvpx-vp9", "yuv420p"),
+        ("webm", "libvpx", "yuv420p"),
+        ("matroska", "ffv1", "yuv420p"),
+        ("avi", "mjpeg", "yuvj420p"),
+    ],
+)
+def test_of_a_video_the_first_frame_is_shown(make, container: str, codec: str, pixels: str) -> None:
+    small = make(video(container, codec, pixels=pixels), is_video=True)
+    assert small.size == (384, 222)
+    assert is_near(small.convert("RGB").getpixel((100, 100)), GREEN)
+
+
+HOSTILE = {
+    "a bomb of 900 million pixels": png_claiming(30_000, 30_000),
+    "a bomb with its pixels": encoded(Image.new("1", (30_000, 30_000)), "PNG"),
+    "just over the limit": png_claiming(10_001, 10_000),
+    "a WebP that claims the most": webp_claiming(16_383, 16_383),
+    "a BMP of two billion pixels": b"BM" + bytes(12) + (40).to_bytes(4, "little") + b"\xff\xff\xff\x7f" * 2 + bytes(60),
+    "a TIFF whose tile is enormous": tiff_with_tiles(20_000),
+    "a JPEG of endless segments": b"\xff\xd8" + b"\xff\xfe\0\2" * 2_000_000,
+    "cut off": picture("PNG", (300, 300))[:2000],
+    "a JPEG without its pixels": picture("JPEG", (300, 300))[:200],
+    "an SVG": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    "an SVG behind a mark": b"\xef\xbb\xbf  <svg onload='alert(1)'/>",
+    "PostScript, which would start a program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "a script": b"#!/bin/sh\ntouch /tmp/x\n",
+    "a web page": b"<!doctype html><img src=x onerror=alert(1)>",
+    "nothing": b"",
+    "a playlist": b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n",
+    "a list of files": b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "a DASH manifest": b'<?xml version="1.0"?><MPD><BaseURL>file:///etc/passwd</BaseURL></MPD>',
+    "a video's head alone": video("mp4", "mpeg4")[:40],
+    "a Matroska of noise": b"\x1a\x45\xdf\xa3" + os.urandom(5000),
+    "an AVI of noise": b"RIFF\xff\xff\xff\x7fAVI " + os.urandom(5000),
+    "an MP4 of noise": b"\0\0\0\x18ftypmp42" + os.urandom(5000),
+}
+
+
+@pytest.mark.parametrize("is_video", [False, True], ids=["as a picture", "as a video"])
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_is_no_picture_or_more_than_one_has_no_thumbnail_and_costs_no_later_one(
+    make, what: str, is_video: bool
+) -> None:
+    with pytest.raises(Refused):
+        make(HOSTILE[what], is_video=is_video)
+    assert make(picture("PNG")).size == (40, 30)
+
+
+def test_a_picture_that_is_a_web_page_too_becomes_a_picture_alone(make, sandbox: Sandbox, tmp_path: Path) -> None:
+    polyglot = png_with() + b"<script>alert(1)</script>PK\x03\x04"
+    path = tmp_path / "polyglot.png"
+    path.write_bytes(polyglot)
+    with path.open("rb") as file:
+        webp = sandbox.make_thumbnail(
+            file.fileno(), is_video=False, libraries=None, deadline=time.monotonic() + PATIENCE_S, turn=""
+        )
+    assert webp.startswith(b"RIFF")
+    assert b"script" not in webp
+    assert b"PK" not in webp
+
+
+def test_a_jpeg_of_many_scans_ends_within_its_processor_time(make) -> None:
+    with pytest.raises(Refused, match=r"processor time|decoded|damaged"):
+        make(jpeg_with_scans((400, 400), 30_000))
+
+
+def test_a_child_that_is_killed_amid_a_picture_is_replaced(tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    good.write_bytes(picture("PNG"))
+    with closing(Sandbox()) as sandbox:
+
+        def ask() -> bytes:
+            with good.open("rb") as file:
+                until = time.monotonic() + PATIENCE_S
+                return sandbox.make_thumbnail(file.fileno(), is_video=False, libraries=None, deadline=until, turn="")
+
+        ask()
+        (child,) = sandbox._idle
+        os.kill(child.pid, signal.SIGSTOP)
+        answers: list[bytes] = []
+        thread = threading.Thread(target=lambda: answers.append(ask()))
+        thread.start()
+        wait_until(lambda: not sandbox._idle)
+        os.kill(child.pid, signal.SIGKILL)
+        thread.join(PATIENCE_S)
+        assert answers[0].startswith(b"RIFF")  # the next child has made it
+        assert sandbox._idle[0].pid != child.pid
+
+
+def test_a_child_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    good.write_bytes(picture("PNG"))
+    with closing(Sandbox()) as sandbox, good.open("rb") as file:
+        sandbox.warm()
+        (child,) = sandbox._idle
+        os.kill(child.pid, signal.SIGSTOP)
+        with pytest.raises(Refused, match="before its time was over"):
+            sandbox.make_thumbnail(
+                file.fileno(), is_video=False, libraries=None, deadline=time.monotonic() + 0.2, turn=""
+            )
+        assert not child.is_alive
+
+
+def test_a_child_has_no_rights_and_goes_first_when_memory_is_short(make, sandbox: Sandbox) -> None:
+    make(picture("PNG"))
+    pid = sandbox._idle[0].pid
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    assert int(status["CapEff"], 16) & ~0b110 == 0
+    assert int(status["CapPrm"], 16) & ~0b110 == 0
+    assert status["NoNewPrivs"] == "1"
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
+    assert Path(f"/proc/{pid}/environ").read_bytes().count(b"=") <= 1  # LD_LIBRARY_PATH at most
+
+
+def test_a_video_without_pyav_is_told_as_such(tmp_path: Path) -> None:
+    code = (
+        "import sys, io; sys.modules['av'] = None\n"
+        "from comfy_serverless.sandbox.limits import Budget\n"
+        "from comfy_serverless.sandbox.thumbnails import load_video, thumbnail\n"
+        "load_video(None)\n"
+        "try: thumbnail(io.BytesIO(b''), budget=Budget(), is_video=True)\n"
+        "except Exception as error: print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": "lambda"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "PyAV is not installed" in done.stdout
