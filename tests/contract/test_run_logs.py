@@ -1,9 +1,9 @@
-"""What the engine writes during a run is told of that run, and of no other: in turn, two at once, around a crash."""
+"""What the engine writes during a run is told of that run, and of no other: in turn, two at once, after a new start."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,12 +62,36 @@ def test_of_two_jobs_at_once_each_has_its_own(worker: SharedWorker, monkeypatch:
     assert {name: told(log) for name, log in logs.items()} == {f"job{number}": {f"job{number}"} for number in range(30)}
 
 
-def test_of_a_crash_there_is_what_was_written_before(worker: SharedWorker) -> None:
-    graph = failing("crash")
-    graph["3"] = {"class_type": "ContractRaise", "inputs": {"kind": "SystemExit", "message": ""}}
-    graph["4"] = {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}}
-    assert told(log_of(worker, graph)) <= {"crash"}
-    assert told(log_of(worker, failing("after"))) == {"after"}
-    process = worker.connector._engine.process
-    assert process is not None
-    assert process.output._runs._runs == {}, "nothing is kept"
+def test_jobs_that_overlap_share_no_line(worker: SharedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs: list[Sequence[str]] = []
+    run = worker.connector.run
+    monkeypatch.setattr(
+        worker.connector, "run", lambda workflow, **arguments: run(workflow, **{**arguments, "on_log": logs.append})
+    )
+    graphs = [
+        {
+            "1": {
+                "class_type": "EmptyImage",
+                "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": number},
+            },
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "fox"}},
+        }
+        for number in range(21)
+    ]
+    worker.run(graphs[0])  # the engine declares the classes: only then may jobs overlap
+    assert worker.connector.may_overlap(graphs[1])
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(worker.run, graphs[1:]))
+    last_lines = [[line for line in lines if "Prompt executed in" in line] for lines in logs]
+    assert len(logs) == 21
+    assert all(len(found) <= 1 for found in last_lines)
+
+
+def test_what_a_new_process_writes_when_it_starts_is_of_no_run(worker: SharedWorker) -> None:
+    engine = worker.connector._engine
+    engine.replace(engine.starts)
+    log = log_of(worker, failing("after"))
+    assert told(log) == {"after"}
+    assert "To see the GUI" not in log
+    assert engine.process is not None
+    assert engine.process.output._runs._runs == {}, "nothing is kept"
