@@ -150,6 +150,8 @@ class BatchReader:
             wanted = self.batches.get(batch.id)
             if wanted is None or wanted.status is not BatchStatus.RUNNING:
                 log.info("the batch must not be read further", batch=batch.id)
+                if wanted is not None and wanted.status is BatchStatus.PAUSED:
+                    self.batches.leave(batch.id, part)
                 return True
             bad = [
                 replace(one, line=None if begun is None or one.line is None else begun + one.line)
