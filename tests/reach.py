@@ -97,6 +97,7 @@ ITEMS: Final = (
     "webhook#",
     "workflows#",
     "batch#",
+    "batches#",
     "rate#",
     "keys",
     "care",

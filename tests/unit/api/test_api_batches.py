@@ -420,9 +420,7 @@ def test_outputs_are_paged_by_line_while_it_runs(world: Batches) -> None:
     assert world.request("GET", f"{URL}/many/outputs?cursor=1.2").code == "invalid_cursor"
 
 
-def test_a_page_of_outputs_reads_no_more_lines_than_it_may(
-    world: Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_of_outputs_reads_no_more_lines_than_it_may(world: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     world.post({"name": "idle", "lines": [line(number) for number in range(9)]})
     world.follow_orders()
     monkeypatch.setattr("comfy_serverless.api.batch_outputs._MAX_LINES", 4)
