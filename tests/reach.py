@@ -98,6 +98,7 @@ ITEMS: Final = (
     "webhook#",
     "workflows#",
     "batch#",
+    "batches#",
     "rate#",
     "keys",
     "care",

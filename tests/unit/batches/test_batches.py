@@ -14,7 +14,6 @@ from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import ranges as ranges_module
-from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
 from comfy_serverless.batches.drops import Drops

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.batches import keeper as keeper_module
 from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import tally as tally_module
 from comfy_serverless.batches.progress import BatchProgress
