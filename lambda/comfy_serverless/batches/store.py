@@ -70,6 +70,7 @@ class Batch:
         summary: of a batch that has ended (`report.Written`): `counts`, by the names of `batches.progress`, `codes`,
             `curable`, `completed_at` and the first `failures`; older releases wrote none.
         key_id: of the API key that it came with.
+        sent_lines: how many lines it has, of one that was read when it came.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Batch:
     only: str | None = None
     summary: Mapping[str, Any] | None = None
     key_id: str | None = None
+    sent_lines: int | None = None
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -133,7 +135,8 @@ class Batch:
 
     def progress(self, ranges: Sequence[Range]) -> BatchProgress:
         """How far it is with these ranges, as of when they were last counted."""
-        return progress_of(ranges, self.counting, status=self.status.value, is_taken=self.take_from is None)
+        progress = progress_of(ranges, self.counting, status=self.status.value, is_taken=self.take_from is None)
+        return progress if progress.is_read or not self.sent_lines else replace(progress, lines_total=self.sent_lines)
 
     def progress_at_end(self, counts: Mapping[str, int]) -> BatchProgress:
         """How it has ended, by the counts of its report."""

@@ -72,6 +72,8 @@ def _name_of(pk: str, sk: str) -> str | None:
             return "batch_bad_line"
         case "batch", "range", _:
             return "batch_range" if sk.endswith("#" + "0" * 15) else None
+        case "batches", part, _:
+            return "batch_name_of_owner" if part == "name" else "batch_of_owner"
         case "workflows", part, _:
             return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
         case kind, *_:

@@ -225,12 +225,12 @@ def _known(document: Document) -> Known:
     failures = list(document.get("first_failures") or ())
     bad = [one for one in failures if not one.get("job_id")]
     others = [one for one in failures if one.get("job_id")]
-    names = BatchProgress.__dataclass_fields__
+    counts: dict[str, Any] = {name: document.get(name) for name in BatchProgress.__dataclass_fields__}
     return Known(
         name=str(document["name"]),
         id=str(document["id"]),
         created_at=str(document["created_at"]),
-        progress=BatchProgress(**{name: document.get(name) for name in names}),
+        progress=BatchProgress(**counts),
         report=document.get("report_url"),
         completed_at=document.get("completed_at"),
         bad_lines=[{"line": one["line"], "message": one["message"]} for one in bad[:_SHOWN]],

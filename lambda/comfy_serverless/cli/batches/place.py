@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.document import Output
 
 #: Which of the two is meant, in words, for --help.
-RULE: Final = (
-    f"Which batches: those of the stack that --stack or {STACK_VARIABLE} names, with your AWS credentials; without "
-    f"either, those of your key, at the API of {URL_VARIABLE} with {KEY_VARIABLE}."
-)
+RULE: Final = f"""\
+Which batches: those of the stack that --stack or {STACK_VARIABLE} names, with your AWS credentials; without either
+those of your key, at the API that {URL_VARIABLE} names, with {KEY_VARIABLE} alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
