@@ -59,6 +59,24 @@ def test_no_request_breaks_the_api(stack: DevStack, case: schemathesis.Case) -> 
     case.validate_response(response, checks=[not_a_server_error, response_schema_conformance, content_type_conformance])
 
 
+def our_lists() -> schemathesis.BaseSchema:
+    """Our own description of the lists and of a job's log, with the parameters that are ours."""
+    app = create_app(lambda: pytest.fail("nothing is asked"))
+    document = completed(json.loads(app.get_openapi_json_schema()))
+    paths = r"^/api/v2/(jobs|outputs|assets|jobs/\{id\}/(log|outputs))$"
+    return schemathesis.openapi.from_dict(document).include(path_regex=paths, method="GET")
+
+
+@pytest.mark.timeout(1800)
+@our_lists().parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_no_request_breaks_a_list(stack: DevStack, case: schemathesis.Case) -> None:
+    case.headers["Authorization"] = f"Bearer {stack.api_key}"
+    response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
+    checks = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
+    case.validate_response(response, checks=checks)
+
+
 def our_own() -> schemathesis.BaseSchema:
     """Our own description of named workflows, as an owner sees it who has one of them."""
     app = create_app(lambda: pytest.fail("nothing is asked"))

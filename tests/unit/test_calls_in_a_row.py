@@ -209,3 +209,15 @@ def test_a_request_that_is_too_large_for_a_message_costs_the_worker_one_call_mor
     assert isinstance(outcome, Outcome)
     assert outcome.job.status is JobStatus.SUCCEEDED
     outcome.release()
+
+
+def test_a_list_with_all_that_it_shows_waits_for_two_calls(api: ApiWorld, worker: Worker) -> None:
+    api.messages()
+    submit(api)
+    assert run(api, worker).job.status is JobStatus.SUCCEEDED
+    for query in ("/api/v2/jobs?expand=outputs,progress,error", "/api/v2/outputs", "/api/v2/outputs?type=image"):
+        with in_rows(("Query",), ("BatchGetItem",)):
+            page = api.request("GET", query).json
+        assert len(page.get("jobs", page.get("outputs"))) == 1
+    with in_rows(("Query",)):
+        assert len(api.request("GET", "/api/v2/jobs").json["jobs"]) == 1

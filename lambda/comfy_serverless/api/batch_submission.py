@@ -185,7 +185,7 @@ def _put(batch: Batch, lines: bytes, behind: Services, *, idempotency_key: str |
         return standing, False
     copy = S3Address.parse(batch.manifest)
     behind.s3.put_object(Bucket=copy.bucket, Key=copy.key, Body=lines, ContentType=MANIFEST_TYPE)
-    batch = replace(batch, size_bytes=len(lines))
+    batch = replace(batch, size_bytes=len(lines), sent_lines=sum(not line.is_blank for line in lines_of([lines])))
     return _announce(batch, ranges_for(len(lines)), behind, idempotency_key=idempotency_key)
 
 

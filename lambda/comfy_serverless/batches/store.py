@@ -70,6 +70,7 @@ class Batch:
         summary: of a batch that has ended (`report.Written`): `counts`, by the names of `batches.progress`, `codes`,
             `curable`, `completed_at` and the first `failures`; older releases wrote none.
         key_id: of the API key that it came with.
+        sent_lines: how many lines it has, of one that was read when it came.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Batch:
     only: str | None = None
     summary: Mapping[str, Any] | None = None
     key_id: str | None = None
+    sent_lines: int | None = None
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -133,7 +135,8 @@ class Batch:
 
     def progress(self, ranges: Sequence[Range]) -> BatchProgress:
         """How far it is with these ranges, as of when they were last counted."""
-        return progress_of(ranges, self.counting, status=self.status.value, is_taken=self.take_from is None)
+        progress = progress_of(ranges, self.counting, status=self.status.value, is_taken=self.take_from is None)
+        return progress if progress.is_read or not self.sent_lines else replace(progress, lines_total=self.sent_lines)
 
     def progress_at_end(self, counts: Mapping[str, int]) -> BatchProgress:
         """How it has ended, by the counts of its report."""
@@ -357,6 +360,18 @@ class BatchStore:
         )
         self._table.try_update(change)
 
+    def leave(self, batch_id: str, part: Range) -> None:
+        """Write that nobody reads a range, as its batch is paused: it is read as soon as that is resumed."""
+        change = Update(
+            pk=batch_pk(batch_id),
+            sk=range_sk(part.start),
+            assign={"touched": 0},
+            remove=["orders"],
+            condition="#offset = :seen",
+            values={"seen": part.offset},
+        )
+        self._table.try_update(change)
+
     def begin_advance(self, batch_id: str) -> bool:
         """Become the only caller that advances a batch, for a while. Returns False if another caller does."""
         change = self._change(batch_id, {"looking_until": now_s() + ADVANCE_EVERY_S})
@@ -378,8 +393,10 @@ class BatchStore:
 
     def mark_counted(self, batch_id: str, part: Range) -> None:
         """Write how far the lines of a range have ended, and what was counted of them."""
-        counted = {"ended": part.ended, "ends": part.ends, "ahead": part.ahead, "failures": list(part.failures)}
-        self._change_range(batch_id, part, {**counted, "ended_lines": part.ended_lines})
+        counted: dict[str, Any] = {"ended": part.ended, "ends": part.ends, "ahead": part.ahead}
+        if part.ended_lines is not None:
+            counted |= {"ended_lines": part.ended_lines, "failures": list(part.failures)}
+        self._change_range(batch_id, part, counted)
 
     def _change_range(self, batch_id: str, part: Range, assign: Mapping[str, Any]) -> None:
         change = Update(pk=batch_pk(batch_id), sk=range_sk(part.start), assign=assign, condition="attribute_exists(pk)")
@@ -395,7 +412,8 @@ class BatchStore:
     def mark_taken(self, batch: Batch, size_bytes: int, ranges: Sequence[tuple[int, int]]) -> Batch | None:
         """Write that `manifest` has the lines of a batch, and their ranges. Returns it; None if it was so before."""
         expires = _expires()
-        parts = [Range(start=start, end=end, offset=start, begun=0, touched=now_s()) for start, end in ranges]
+        # They have no reader yet: whoever resumes a batch that is paused meanwhile has them read.
+        parts = [Range(start=start, end=end, offset=start, begun=0) for start, end in ranges]
         self._table.put_all([part.to_item(batch.id, expires) for part in parts])
         change = replace(
             self._change(batch.id, {"size_bytes": size_bytes}),

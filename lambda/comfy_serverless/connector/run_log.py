@@ -45,11 +45,10 @@ class RunLog:
             self._line.append(run)
 
     def begun(self, run_id: str) -> None:
-        """Note that ComfyUI executes a run: all before it are over."""
+        """Note that ComfyUI executes a run: all before it are over. It may be heard after the run's last line."""
         run = self._runs.get(run_id)
-        if run is None:
-            return
-        self._line = [run, *self._line[self._line.index(run) + 1 :]] if run in self._line else [run, *self._line]
+        if run in self._line:
+            del self._line[: self._line.index(run)]
 
     def see(self, line: str) -> None:
         """Take a line."""

@@ -59,13 +59,15 @@ def test_a_run_that_executes_has_what_is_written_although_the_one_before_wrote_n
     assert log.take("b") == ("b fails",)
 
 
-def test_a_run_that_pretends_to_have_ended_goes_on_once_it_is_known_to_execute() -> None:
+def test_a_run_that_is_known_to_execute_only_after_its_last_line_is_over() -> None:
     log = RunLog()
     log.submitted("a")
-    see(log, LAST[0])
+    see(log, "a fails", LAST[0])
     log.begun("a")
-    see(log, "still here")
-    assert log.take("a")[-1] == "still here"
+    assert log.take("a") == ("a fails", LAST[0])
+    log.submitted("b")
+    see(log, "b loads")
+    assert log.take("b") == ("b loads",)
 
 
 def test_a_prompt_that_was_refused_leaves_the_line_at_once() -> None:

@@ -81,6 +81,8 @@ def _name_of(pk: str, sk: str) -> str | None:
             return {"newest": "batch_newest", "bad": "batch_bad_line"}[part]
         case "batch", "range", _:
             return "batch_range" if sk.endswith("#" + "0" * 15) else None
+        case "batches", part, _:
+            return "batch_name_of_owner" if part == "name" else "batch_of_owner"
         case "workflows", part, _:
             return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
         case "usage", part, _:
@@ -225,7 +227,9 @@ def _write_batch(batches: BatchStore) -> None:
     )
     batches.mark_reported("b-1", first, form=2)
     batches.begin_advance("b-1")
-    batches.complete(batch, "s3://results/batches/b-1.report.json", status=BatchStatus.COMPLETED)
+    batches.complete(
+        batch, "s3://results/batches/b-1.report.json", status=BatchStatus.COMPLETED, summary={"counts": {"bad": 1}}
+    )
 
 
 def _new(job_id: str, **fields: Any) -> NewJob:
