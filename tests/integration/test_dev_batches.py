@@ -93,6 +93,34 @@ def test_a_folder_of_photos_becomes_a_folder_of_named_results(stack: DevStack, t
     assert "small" in [batch["name"] for batch in run(stack, "list")["batches"]]
 
 
+def test_photos_become_results_with_a_key_alone(stack: DevStack, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, colour in (("fox 1.png", "red"), ("bär.png", "green")):
+        Image.new("RGB", (64, 48), colour).save(photos / name)
+    graph = json.loads((Path(__file__).parents[2] / "workflows" / "thumbnail.json").read_text())
+    (tmp_path / "own.json").write_text(json.dumps(graph))
+    shown = run_with_a_key(
+        stack,
+        *("run", str(tmp_path / "own.json"), "--each", str(photos / "*.png"), "--set", "ImageScale.width=32"),
+        *("--label", "of=autumn", "--name", "keyed", "--manifest", str(tmp_path / "keyed.jsonl"), "--watch"),
+    )
+    assert (shown["succeeded"], shown["lines_total"], shown["status"]) == (2, 2, "completed")
+    results = tmp_path / "results"
+    run_with_a_key(stack, "sheet", "keyed", "--out", str(results), "--name", "{metadata.of}/{input}")
+    for name, colour in (("fox 1", (255, 0, 0)), ("bär", (0, 128, 0))):
+        with Image.open(results / "autumn" / f"{name}.png") as picture:
+            assert (picture.width, picture.convert("RGB").getpixel((5, 5))) == (32, colour)
+    assert (results / "gallery.html").is_file()
+    assert "keyed" in [batch["name"] for batch in run_with_a_key(stack, "list")["batches"]]
+
+
+def run_with_a_key(stack: DevStack, *arguments: str, code: int = 0) -> Any:
+    """The command line where no credentials of AWS, and no name of a stack, are known."""
+    variables = {name: stack.client_variables[name] for name in ("COMFY_BASE_URL", "COMFY_API_KEY")}
+    return ended(arguments, {**clean_environment(), **variables}, code=code)
+
+
 def kill_at_random(stack: DevStack, chance: random.Random, is_over: threading.Event) -> None:
     """Three times the workers, and three times the processes of all functions: ingest is one of them.
 
@@ -114,11 +142,14 @@ def kill_at_random(stack: DevStack, chance: random.Random, is_over: threading.Ev
 
 def run(stack: DevStack, *arguments: str, code: int = 0) -> Any:
     """The command line, as in another terminal; `code` is the exit code that it must have."""
+    return ended(arguments, {**clean_environment(), **stack.client_variables}, code=code)
+
+
+def ended(arguments: tuple[str, ...], environment: dict[str, str], *, code: int) -> Any:
     command = [sys.executable, "-m", "comfy_serverless.cli", "batch", *arguments, "--json"]
-    environment = {**clean_environment(), **stack.client_variables}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
-    assert ended.returncode == code, ended.stderr
-    return json.loads(ended.stdout)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
 
 
 def report_of(stack: DevStack, address: str) -> tuple[dict[str, Any], list[dict[str, str]]]:

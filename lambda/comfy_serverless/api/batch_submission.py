@@ -19,10 +19,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.manifest_text import HEAD_BYTES, MANIFEST_TYPE, in_lines, is_in_lines
 from comfy_serverless.batches.orders import Order
-from comfy_serverless.batches.owned import digest, owned_batch
+from comfy_serverless.batches.owned import check_line, digest, owned_batch
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import ranges_for
-from comfy_serverless.batches.reading import check_line
 from comfy_serverless.batches.results import Results
 from comfy_serverless.batches.retry import Retry, Selection
 from comfy_serverless.batches.store import Batch, BatchStatus

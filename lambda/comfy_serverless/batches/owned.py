@@ -1,4 +1,4 @@
-"""Batches of owners, which came to the API: how one is made, and what their lines are asked about."""
+"""Batches of owners, which came to the API: how one is made, what their lines may say, and what is asked about them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.jobs.lines import manifest_address
+from comfy_serverless.jobs.request import MAX_LABELS, JobRequest
+from comfy_serverless.jobs.runnable import check_places
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
     from comfy_serverless.table.assets import AssetStore
 
+#: The label of jobs of owners' batches: which batch they are of.
+BATCH_LABEL = "batch"
 #: Characters of a batch's name in its id.
 _MAX_NAME = 40
 
@@ -64,3 +69,24 @@ def owned_batch(
 def digest(*parts: str) -> str:
     """A hash of several texts; other texts have another."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_line(request: JobRequest, owner: str, settings: Settings) -> None:
+    """Raise InvalidRequest if a line of an owner's batch names a place that is not his. No IO."""
+    buckets = (settings.assets_bucket or "", settings.output_bucket or "")
+    try:
+        check_places(request, owner, settings, buckets=buckets)
+    except MissingAsset as error:
+        raise InvalidRequest(error.message, details=error.details) from error
+    if len(request.metadata) >= MAX_LABELS and BATCH_LABEL not in request.metadata:
+        raise InvalidRequest(f"`metadata` has no room for the label {BATCH_LABEL!r}.")
+
+
+def with_label(request: JobRequest, batch: Batch) -> JobRequest:
+    """The request with the label that says its batch, unless it has one of that name."""
+    return request.model_copy(update={"metadata": {BATCH_LABEL: batch.called, **request.metadata}})
+
+
+def taken(job_id: str) -> str:
+    """What is said of a line whose job's id another owner's job has, as any door says it."""
+    return f"the job_id {job_id!r} is taken: choose another."

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.batches.owned import check_line, taken, with_label
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, is_drawing, workflow_key
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
-from comfy_serverless.errors import ComfyError, InvalidRequest, MissingAsset
+from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.jobs.buckets import Buckets
@@ -33,10 +34,10 @@ from comfy_serverless.jobs.line_ids import Question
 from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range, named_lines_address, stored_lines_address
 from comfy_serverless.jobs.named import NamedWorkflows, expanded
 from comfy_serverless.jobs.named_lines import named as named_line
-from comfy_serverless.jobs.request import MAX_LABELS, JobRequest
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
-from comfy_serverless.jobs.runnable import check_places, place_of, runnable
+from comfy_serverless.jobs.runnable import place_of, runnable
 from comfy_serverless.jobs.stored_request import IN_A_LINE, LineRequest, request_at, version_of
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
@@ -57,8 +58,6 @@ CHUNK_LINES = 200
 THREADS = 16
 #: Characters of a bad line's message.
 MAX_MESSAGE_CHARACTERS = 2000
-#: The label of jobs of owners' batches: which batch they are of.
-BATCH_LABEL = "batch"
 _READ_BYTES = 256 * 1024
 #: For the lines that are in memory at once; each may have some megabytes.
 _CHUNK_BYTES = 8 * 1024 * 1024
@@ -402,24 +401,3 @@ def request_in(line: Line, batch: Batch, reserved: Reserved, *, draws: Callable[
         raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
     reserved.check(request, job_id=str(request.job_id))
     return found
-
-
-def check_line(request: JobRequest, owner: str, settings: Settings) -> None:
-    """Raise InvalidRequest if a line of an owner's batch names a place that is not his. No IO."""
-    buckets = (settings.assets_bucket or "", settings.output_bucket or "")
-    try:
-        check_places(request, owner, settings, buckets=buckets)
-    except MissingAsset as error:
-        raise InvalidRequest(error.message, details=error.details) from error
-    if len(request.metadata) >= MAX_LABELS and BATCH_LABEL not in request.metadata:
-        raise InvalidRequest(f"`metadata` has no room for the label {BATCH_LABEL!r}.")
-
-
-def with_label(request: JobRequest, batch: Batch) -> JobRequest:
-    """The request with the label that says its batch, unless it has one of that name."""
-    return request.model_copy(update={"metadata": {BATCH_LABEL: batch.called, **request.metadata}})
-
-
-def taken(job_id: str) -> str:
-    """What is said of a line whose job's id another owner's job has, as any door says it."""
-    return f"the job_id {job_id!r} is taken: choose another."

@@ -4,162 +4,40 @@ read ──► running ──► completed, or failed
           │  ▲
        paused, canceled
 
-batch#{id}         the batch, its ranges, its bad lines
-batch#{address}    which batch was dropped there last
-batch#             a row for each batch, for the operator
-batches#{owner}    rows of an owner's batches: by moment, for lists, and the newest of each name
+What a batch is: `batches.batch`. What leads to it: `batches.lists`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text, put_write
-from comfy_serverless.batches.progress import BatchProgress, Counting, progress_at_end, progress_of
+from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Update, now_s, now_text
+from comfy_serverless.batches.batch import ADVANCE_EVERY_S as ADVANCE_EVERY_S
+from comfy_serverless.batches.batch import Batch as Batch
+from comfy_serverless.batches.batch import BatchStatus as BatchStatus
+from comfy_serverless.batches.lists import ALL, BatchLists, expires_at, newest_dropped, rows_of
 from comfy_serverless.batches.ranges import BadLine, Range, batch_pk, first_lines, range_sk
-from comfy_serverless.errors import IdempotencyKeyReuse
-from comfy_serverless.jobs.document import RETENTION
 from comfy_serverless.jobs.drop_names import plain_manifest
-from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected, read_columns, write_columns
-from comfy_serverless.table.job_item import idempotency_item
+from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected
 from comfy_serverless.table.turns import again_after_s
 
 if TYPE_CHECKING:
+    from comfy_serverless.batches.progress import BatchProgress
     from comfy_serverless.jobs.message import JobMessage
     from comfy_serverless.table.jobs import JobStore
 
-#: How often the caretaker has a batch advanced, in seconds.
-ADVANCE_EVERY_S = 60
-#: The columns of batches whose name in the table is not that of the field.
-_STORED = {"owner": "owner_name"}
-#: The partition of the list of all batches.
-_ALL = "batch#"
-#: How the sort keys of an owner's rows begin: of those by moment, and of those by name.
-_AT, _NAME = "at#", "name#"
 
-
-class BatchStatus(StrEnum):
-    """What the owner wants of a batch, and that it is over."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    CANCELED = "canceled"
-    COMPLETED = "completed"
-    FAILED = "failed"  # it is over, and no line of it was a request; in the table it is "completed" with `is_failed`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """A manifest that was dropped, or that an owner has sent to the API.
-
-    Attributes:
-        name: what its owner calls it, if it came to the API; None of a dropped one.
-        source: where it was dropped; of one that came to the API, `manifest`.
-        manifest: where our own copy is, which never changes.
-        settled: up to here every job has ended, in bytes.
-        execution: the newest execution of the state machine that reads it; None if there is none.
-        wakes: how often its keeper has been woken since it last came.
-        counted_at: when its lines were last counted (`batches.progress`).
-        counted_before: how many had ended some time before, and when: for the rate.
-        take_from: where its lines come from, until `manifest` has them: it has no ranges before (`batches.taking`).
-        only: which lines of the report at `take_from` it has (`batches.retry`); None if that is no report.
-        summary: of a batch that has ended (`report.Written`): `counts`, by the names of `batches.progress`, `codes`,
-            `curable`, `completed_at` and the first `failures`; older releases wrote none.
-        key_id: of the API key that it came with.
-        sent_lines: how many lines it has, of one that was read when it came.
-    """
-
-    id: str
-    owner: str
-    source: str
-    manifest: str
-    size_bytes: int
-    status: BatchStatus
-    created_at: str
-    settled: int = 0
-    report: str | None = None
-    execution: str | None = None
-    wakes: int = 0
-    is_failed: bool = False
-    counted_at: str | None = None
-    counted_before: Mapping[str, Any] | None = None
-    name: str | None = None
-    take_from: str | None = None
-    only: str | None = None
-    summary: Mapping[str, Any] | None = None
-    key_id: str | None = None
-    sent_lines: int | None = None
-
-    @classmethod
-    def from_item(cls, item: Item) -> Self:
-        columns = read_columns(cls, item, stored=_STORED)
-        status = BatchStatus.FAILED if columns.get("is_failed") else BatchStatus(columns["status"])
-        return cls(**{**columns, "status": status})
-
-    def to_item(self, expires: int) -> Item:
-        """The item of a new batch. `looking_until` and `report` come later."""
-        return {
-            "pk": batch_pk(self.id),
-            "sk": "batch",
-            **write_columns(self, stored=_STORED),
-            "status": self.status.value,
-            "settled": self.settled,
-            KEEPER: BATCH,
-            KEEPER_DUE: now_s() + ADVANCE_EVERY_S,
-            "expires": expires,
-        }
-
-    @property
-    def is_owned(self) -> bool:
-        """Whether its lines are requests of its owner to the API, and no others' (`jobs.runnable`)."""
-        return self.name is not None
-
-    @property
-    def called(self) -> str:
-        """What people call it: its name, or that of the manifest."""
-        return self.name or self.source.partition("/batches/")[2].removesuffix(".jsonl") or self.id
-
-    @property
-    def counting(self) -> Counting:
-        """When its lines were counted."""
-        return Counting(
-            created_at=self.created_at,
-            counted_at=self.counted_at,
-            before=self.counted_before,
-            is_over=self.report is not None,
-        )
-
-    def progress(self, ranges: Sequence[Range]) -> BatchProgress:
-        """How far it is with these ranges, as of when they were last counted."""
-        progress = progress_of(ranges, self.counting, status=self.status.value, is_taken=self.take_from is None)
-        return progress if progress.is_read or not self.sent_lines else replace(progress, lines_total=self.sent_lines)
-
-    def progress_at_end(self, counts: Mapping[str, int]) -> BatchProgress:
-        """How it has ended, by the counts of its report."""
-        return progress_at_end(counts, self.counting, status=self.status.value)
-
-    def final_status(self, *, is_all_bad: bool) -> BatchStatus:
-        """The status once the report is written."""
-        if self.status is BatchStatus.CANCELED:
-            return BatchStatus.CANCELED
-        return BatchStatus.FAILED if is_all_bad else BatchStatus.COMPLETED
-
-
-class BatchStore:
+class BatchStore(BatchLists):
     """The batches of one table. Thread-safe."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
 
     def create(self, batch: Batch, ranges: Sequence[tuple[int, int]]) -> bool:
         """Write a batch and its ranges. Returns False if the batch exists already."""
         if self.get(batch.id) is not None:
             return False
-        expires = _expires()
+        expires = expires_at()
         self._table.put_all(
             [
                 Range(start=start, end=end, offset=start, begun=0, touched=now_s()).to_item(batch.id, expires)
@@ -167,68 +45,13 @@ class BatchStore:
             ]
         )
         # For people, who know the batch by its name. `newest` finds it only once the batch itself is written.
-        self._table.put(_newest_dropped(batch, expires))
-        self._table.put_all(_rows(batch, expires))
+        self._table.put(newest_dropped(batch, expires))
+        self._table.put_all(rows_of(batch, expires))
         try:
             self._table.put(batch.to_item(expires), condition="attribute_not_exists(pk)")
         except ConditionFailed:
             return False
         return True
-
-    def announce(self, batch: Batch, ranges: Sequence[tuple[int, int]], *, idempotency_key: str | None) -> bool:
-        """Write a batch of the API with all that leads to it, or nothing. Returns False if the batch exists already.
-
-        Args:
-            ranges: at most a few; of one whose lines are taken later, none.
-
-        Raises IdempotencyKeyReuse: the key was used within the last 24 hours.
-        """
-        expires = _expires()
-        parts = [Range(start=start, end=end, offset=start, begun=0, touched=now_s()) for start, end in ranges]
-        writes = [put_write(batch.to_item(expires), condition="attribute_not_exists(pk)")]
-        if idempotency_key is not None:
-            free = "attribute_not_exists(pk) OR #expires < :now"
-            key = idempotency_item(batch.owner, idempotency_key)
-            writes.append(put_write(key, condition=free, values={"now": now_s()}))
-        writes += map(put_write, [*(part.to_item(batch.id, expires) for part in parts), *_rows(batch, expires)])
-        if not batch.is_owned:
-            writes.append(put_write(_newest_dropped(batch, expires)))
-        try:
-            self._table.transact(writes)
-        except ConditionFailed as failure:
-            if failure.index == 0:
-                return False
-            raise IdempotencyKeyReuse(
-                "this Idempotency-Key has been used within the last 24 hours, for something else: send another key."
-            ) from None
-        return True
-
-    def named(self, owner: str, name: str) -> Batch | None:
-        """The newest batch of an owner that is called so, or the one of his with this id."""
-        row = self._table.get(_of(owner), f"{_NAME}{name}")
-        found = self.get(str(row["batch"])) if row else None
-        if found is None:
-            found = self.get(name)
-        return found if found is not None and found.owner == owner else None
-
-    def page(self, owner: str, *, limit: int, before: str | None) -> tuple[list[Batch], str | None]:
-        """Batches of an owner, the newest first, and where the next page begins; None at the end.
-
-        Dropped ones of releases that wrote no such rows are not in it. One query, and one read of all items together.
-        """
-        values = {"pk": _of(owner), "first": _AT, "last": f"{_AT}{before}" if before else f"{_AT}~"}
-        page = self._table.query(
-            # The end of a page comes once more, and is left out: BETWEEN has both ends.
-            "#pk = :pk AND #sk BETWEEN :first AND :last",
-            values,
-            newest_first=True,
-            limit=limit + (2 if before else 1),
-        )
-        rows = [item for item in page.items if item["sk"] != values["last"]]
-        shown = rows[:limit]
-        items = {item["id"]: item for item in self._table.get_all([(batch_pk(row["batch"]), "batch") for row in shown])}
-        found = [Batch.from_item(items[row["batch"]]) for row in shown if row["batch"] in items]
-        return found, str(shown[-1]["sk"]).removeprefix(_AT) if len(rows) > limit else None
 
     def newest(self, source: str) -> Batch | None:
         """The batch that was last dropped at this address, however it was packed."""
@@ -243,17 +66,12 @@ class BatchStore:
         """
         page = self._table.query(
             "#pk = :pk AND #sk < :before",
-            {"pk": _ALL, "before": before or "~"},
+            {"pk": ALL, "before": before or "~"},
             newest_first=True,
             limit=limit,
         )
         found = self._table.get_all([(batch_pk(str(item["batch"])), "batch") for item in page.items])
         return sorted(map(Batch.from_item, found), key=lambda batch: batch.created_at, reverse=True)
-
-    def get(self, batch_id: str) -> Batch | None:
-        """A batch. One read."""
-        item = self._table.get(batch_pk(batch_id), "batch")
-        return Batch.from_item(item) if item else None
 
     def names(self, owner: str, batch_ids: Collection[str]) -> dict[str, str]:
         """What people call those of these batches that are the owner's, by their ids. One read of all together."""
@@ -311,7 +129,7 @@ class BatchStore:
 
     def mark_bad(self, batch_id: str, bad: Sequence[BadLine]) -> None:
         """Write which lines are bad, with their numbers in the range."""
-        expires = _expires()
+        expires = expires_at()
         self._table.put_all(
             [
                 {
@@ -411,7 +229,7 @@ class BatchStore:
 
     def mark_taken(self, batch: Batch, size_bytes: int, ranges: Sequence[tuple[int, int]]) -> Batch | None:
         """Write that `manifest` has the lines of a batch, and their ranges. Returns it; None if it was so before."""
-        expires = _expires()
+        expires = expires_at()
         # They have no reader yet: whoever resumes a batch that is paused meanwhile has them read.
         parts = [Range(start=start, end=end, offset=start, begun=0) for start, end in ranges]
         self._table.put_all([part.to_item(batch.id, expires) for part in parts])
@@ -468,32 +286,8 @@ class BatchStore:
         return Update(pk=batch_pk(batch_id), sk="batch", assign=assign, condition="attribute_not_exists(#report)")
 
 
-def _rows(batch: Batch, expires: int) -> list[Item]:
-    """What lists and look-ups by name find a batch with."""
-    row = {"batch": batch.id, "expires": expires}
-    moment = f"{batch.created_at}#{batch.id}"
-    return [
-        {"pk": _ALL, "sk": moment, **row},
-        {"pk": _of(batch.owner), "sk": f"{_AT}{moment}", **row},
-        {"pk": _of(batch.owner), "sk": f"{_NAME}{batch.called}", **row},
-    ]
-
-
-def _newest_dropped(batch: Batch, expires: int) -> Item:
-    """What names the batch that was last dropped at an address."""
-    return {"pk": batch_pk(plain_manifest(batch.source)), "sk": "newest", "batch": batch.id, "expires": expires}
-
-
-def _of(owner: str) -> str:
-    return f"batches#{owner}"
-
-
 def _bad_sk(offset: int) -> str:
     return f"bad#{offset:015}"
-
-
-def _expires() -> int:
-    return now_s() + int(RETENTION.total_seconds())
 
 
 def hold_back(jobs: JobStore, batches: BatchStore, source: JobMessage) -> bool:

@@ -56,7 +56,7 @@ class JobItem:
     open_owner: str | None = None  # the owner while it waits or runs, for the index that counts; batches do not count
     webhook: Mapping[str, str] | None = None  # `webhook_item` says where: {}; older releases wrote `url`, `secret`
     batches: frozenset[str] = frozenset()  # those it is a line of: the same line in two of them is one job
-    line: str | None = None  # the line it was made of, "batch#offset", if `request` does not say so; since 0.3
+    line: str | None = None  # the line it was made of, "batch#offset", if `request` does not say so
     expires: int | None = None  # when DynamoDB may delete it, in seconds since 1970
     keeper: str | None = None  # who looks after it (see `columns`); None once nothing is left to do
     keeper_due: int | None = None  # when its keeper should have acted, in seconds since 1970

@@ -95,7 +95,8 @@ def test_further_candidates_come_without_end() -> None:
         ("data:image/png;base64,AAAA", ""),
         (["s3://b/1.png", "s3://b/2.png"], "1"),
         ([], ""),
-        ("photo.png", ""),
+        ("set/photo.png", "photo"),
+        ("a red fox", ""),
     ],
 )
 def test_an_input_gives_the_name_of_its_file(address: str | list[str], stem: str) -> None:
