@@ -182,7 +182,7 @@ def _state(stack: DevStack) -> dict[str, Any]:
         while found := sqs.receive_message(QueueUrl=stack.stack.queues[queue], MaxNumberOfMessages=10).get("Messages"):
             messages.setdefault(queue, []).extend(message["Body"] for message in found)
     items = stack.aws.dynamodb().scan(TableName=TABLE)["Items"]
-    items = [item for item in items if item["pk"]["S"] != "keys"]  # whoever loads it has a key
+    items = [item for item in items if item["pk"]["S"] not in {"keys", "admins"}]  # whoever loads it has a key
     recorded_at = datetime.now(UTC).isoformat(timespec="seconds")
     return {"recorded_at": recorded_at, "items": items, "objects": objects, "messages": messages}
 

@@ -89,10 +89,8 @@ def _name_of(pk: str, sk: str) -> str | None:
             return "usage_month" if part == "month" else "usage" if "#poster#" in sk else None
         case "care", "workflows", _:
             return "checkup_round"
-        case "admins", *_:
-            return "admin_key"
         case kind, *_:
-            return kind if kind != "keys" else "api_key"
+            return {"keys": "api_key", "admins": "admin_key"}.get(kind, kind)
 
 
 def _push_workflow(workflows: WorkflowStore) -> None:
