@@ -136,7 +136,7 @@ class Thumbnails:
 
     def warm(self) -> None:
         """Have a child ready for the first output, without waiting."""
-        self._pool.submit(self._sandbox.warm)
+        self._pool.submit(contextvars.copy_context().run, self._sandbox.warm)
 
     def begin(self, made: Made, address: S3Address, *, trace: tracing.Trace | None = None) -> Thumbnail:
         """Begin to make the thumbnail of an output that goes to this address, and return at once."""
