@@ -77,6 +77,31 @@ def test_whose_traces_are_kept_is_what_the_sampler_and_the_caller_say(
         assert {span.name for span in collector.spans} == names
 
 
+def test_a_collector_on_this_machine_is_reached_whatever_proxies_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Collector() as collector:
+        tracing.begin(collector.endpoint, service="generate")
+        with tracing.span("run job"):
+            pass
+        tracing.flush(PATIENCE_S)
+        assert [span.name for span in collector.spans] == ["run job"]
+
+
+def test_a_collector_elsewhere_is_reached_through_the_proxy_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Collector() as collector:  # which stands for the proxy, too: it gets the whole request
+        monkeypatch.setenv("http_proxy", collector.endpoint)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        tracing.begin("http://collector.example.com:4318", service="generate")
+        with tracing.span("run job"):
+            pass
+        tracing.flush(PATIENCE_S)
+        assert [span.name for span in collector.spans] == ["run job"]
+
+
 def free_port() -> int:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
