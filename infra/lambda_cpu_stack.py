@@ -10,6 +10,7 @@ from __future__ import annotations
 from aws_cdk import CfnOutput, Duration, Stack
 from constructs import Construct
 
+from infra import prices
 from infra.images import OwnRepository
 from infra.lambda_worker import feed_worker, watch_worker, worker_function
 from infra.logs import save_query
@@ -56,7 +57,7 @@ class LambdaCpuStack(Stack):
             sam,
             image=image,
             queues=(jobs[0], batches[0]),
-            environment={},
+            environment=prices.of_memory(settings, settings.cpu_memory_mb),
             description="Runs one ComfyUI workflow and delivers its outputs",
             exceptions={
                 "CKV_AWS_115": "The maximum concurrency of its queues limits how many run at once. To reserve some "

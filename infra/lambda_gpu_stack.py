@@ -16,6 +16,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from infra import prices
 from infra.images import OwnRepository
 from infra.instances import GIB_PER_VCPU
 from infra.justify import justify
@@ -100,7 +101,10 @@ class LambdaGpuStack(Stack):
             self.sam,
             image=self._image,
             queues=(jobs, batches),
-            environment={"LD_LIBRARY_PATH": DRIVER_LIBRARIES},
+            environment={
+                "LD_LIBRARY_PATH": DRIVER_LIBRARIES,
+                **prices.of_instances(self.settings, self.settings.lambda_instance_types),
+            },
             description="Runs one ComfyUI workflow on a GPU and delivers its outputs",
             exceptions={
                 "CKV_AWS_115": "FunctionScalingConfig limits how many run at once (max_environments), on instances "

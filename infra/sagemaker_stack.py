@@ -19,6 +19,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from infra import prices
 from infra.alarms import LATE_BATCH_H, Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
 from infra.dashboard import of_endpoint, show
@@ -191,6 +192,7 @@ class SageMakerStack(Stack):
                     "BATCH_QUEUE_URL": self._batches.queue_url,
                     "IN_FLIGHT": str(self.settings.in_flight),
                     **chosen_environment(self.settings),
+                    **prices.of_instances(self.settings, self.settings.instance_types),
                     "AWS_DEFAULT_REGION": self.region,
                 },
                 model_data_source=self._model_data(),

@@ -72,6 +72,10 @@ class GpuSettings(BaseModel):
     more_settings: str = Field("", max_length=1000, pattern=r"^([A-Z][A-Z0-9_]*=.*)?$")
     """Any other settings of docs/settings.md, for the worker: `ENGINE_MAX_JOBS=500 MAX_LISTED_OUTPUTS=200`."""
 
+    usd_per_second: float | None = Field(None, ge=0, le=1000)
+    """Price of a second of a worker, in US dollars, with which jobs' costs are estimated; by default that of the first
+    instance type in us-east-1, if we know it."""
+
     input_buckets: BucketNames = ()
     """Buckets of your own that jobs may read from, beside the SAM stack's: the same as its parameter InputBuckets."""
     output_buckets: BucketNames = ()

@@ -255,6 +255,10 @@ class Settings:
         None,
         "Price of a second of a worker, in US dollars: a job's `cost_usd` is estimated with it; unset: not known",
     )
+    usd_per_gb_second: float | None = _env(
+        "USD_PER_GB_SECOND", to.price, None, "The same for each 1,024 MB of WORKER_MEMORY_MB; USD_PER_SECOND goes first"
+    )
+    worker_memory_mb: int | None = _env("WORKER_MEMORY_MB", to.count, None, "Memory of the workers' function")
     usd_per_request: float | None = _env(
         "USD_PER_REQUEST", to.price, None, "Price of each job beside that, in US dollars"
     )

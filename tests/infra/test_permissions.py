@@ -23,6 +23,7 @@ ENDPOINTS = "sagemaker:endpoint/comfy-serverless-gpu-????????"
 WORKER = (
     may(("dynamodb:PutItem", "dynamodb:UpdateItem"), "JobsTable", where=JOBS)
     | may("dynamodb:BatchWriteItem", "JobsTable", where=keys("job#*", "asset#*"))
+    | may("dynamodb:UpdateItem", "JobsTable", where=keys("usage#*"))
     | may("dynamodb:GetItem", "JobsTable", where=BATCHES)
     | may(("dynamodb:BatchGetItem", "dynamodb:Query"), "JobsTable", where=keys("workflows#*"))
     | may("s3:GetObject", f"{ASSETS}/workflows/*")

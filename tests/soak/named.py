@@ -35,6 +35,7 @@ from comfy_serverless.workflows.version import NamedInput, Version
 from local.aws.template import TABLE
 from local.dev import DevStack
 from tests.soak.moving import ALIASES, NAME, PAUSE_S, Api, Mover, picture
+from tests.soak.usage import PRICES, judge_usage
 
 IN_FLIGHT = 6
 GROUP = 5
@@ -84,7 +85,7 @@ class World:
 def named_world(folder: Path, *, seed: int) -> Iterator[World]:
     """Start the stack, push what is there from the beginning, and begin to move it."""
     with ExitStack() as running:
-        stack = running.enter_context(DevStack(log_folder=folder, workers=2))
+        stack = running.enter_context(DevStack(log_folder=folder, workers=2, environment=PRICES))
         apis = {}
         for owner in OWNERS:
             key = f"key-of-the-soak-{owner}-{seed}-{random.SystemRandom().randrange(1 << 60)}"
@@ -261,6 +262,7 @@ def main() -> int:
         problems = [str(story) for story in stories if story.problems]
         problems += [problem for mover in world.movers.values() for problem in mover.problems]
         problems += judge_together(stories, world.movers) + lost_jobs(world, stories)
+        problems += judge_usage(world.apis, console)
         if len(stories) != given.runs:
             problems.append(f"{len(stories)} of {given.runs} runs have ended")
     _print(console, stories, world, elapsed_s, time.monotonic() - started)

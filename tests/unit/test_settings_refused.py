@@ -41,6 +41,8 @@ GARBAGE: dict[str, list[str]] = {
     "INITIAL_PORT": PORT,
     "USD_PER_SECOND": PRICE,
     "USD_PER_REQUEST": PRICE,
+    "USD_PER_GB_SECOND": PRICE,
+    "WORKER_MEMORY_MB": WHOLE,
     "SAGEMAKER_BIND_TO_PORT": PORT,
     "TEST_PAYLOAD": ["/no/such/file.json", LONG, "~nobody-here/x.json", "."],
     "MAX_COMFY_START_ATTEMPTS": WHOLE,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from comfy_serverless.cli.releases import Releases
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.live import Release
+    from comfy_serverless.table.usage import UsageStore
     from comfy_serverless.worker.inputs.plan import Wanted
 
 #: The environment variable that names the stack.
@@ -143,6 +144,16 @@ def key_store(options: argparse.Namespace) -> ApiKeyStore:
     if not name and (options.stack or not os.environ.get(TABLE_VARIABLE)):
         name = these_outputs(chosen_stack(options), TABLE_OUTPUT)[TABLE_OUTPUT]
     return ApiKeyStore(Table(dynamodb_client(), name or os.environ[TABLE_VARIABLE]))
+
+
+def counters_of(stack: str) -> tuple[ApiKeyStore, UsageStore]:
+    """The keys of a deployed stack, and the counters of what its jobs have cost."""
+    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+    from comfy_serverless.table.api_keys import ApiKeyStore
+    from comfy_serverless.table.usage import UsageStore
+
+    table = Table(dynamodb_client(), these_outputs(stack, TABLE_OUTPUT)[TABLE_OUTPUT])
+    return ApiKeyStore(table), UsageStore(table)
 
 
 def clients_of_logs() -> tuple[BaseClient, BaseClient]:

@@ -74,20 +74,16 @@ def _of_api(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _of_stack(options: argparse.Namespace) -> dict[str, Any]:
-    from comfy_serverless.cli.stack import TABLE_OUTPUT, explained, these_outputs
+    from comfy_serverless.cli.stack import counters_of, explained
+    from comfy_serverless.settings import Settings
+    from comfy_serverless.table.usage_report import Asked, report
 
+    asked = Asked.parse(options.by, options.first, options.last)
     with explained(options):
-        from comfy_serverless.aws.dynamodb import Table, dynamodb_client
-        from comfy_serverless.settings import Settings
-        from comfy_serverless.table.api_keys import ApiKeyStore
-        from comfy_serverless.table.usage import UsageStore
-        from comfy_serverless.table.usage_report import Asked, report
-
-        asked = Asked.parse(options.by, options.first, options.last)
-        table = Table(dynamodb_client(), these_outputs(options.stack, TABLE_OUTPUT)[TABLE_OUTPUT])
-        keys = ApiKeyStore(table).list()
+        store, usage = counters_of(options.stack)
+        keys = store.list()
         owners = {*(key.owner for key in keys), Settings().drop_owner} if options.owner is None else {options.owner}
-        counters = UsageStore(table).of_owners(sorted(owners), asked.first, asked.last)
+        counters = usage.of_owners(sorted(owners), asked.first, asked.last)
         return report(counters, asked, key_names={key.id: key.name for key in keys})
 
 

@@ -44,7 +44,14 @@ class Prices:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """As the settings say."""
-        return cls(settings.usd_per_second, settings.usd_per_request)
+        per_second, by_memory, memory_mb = (
+            settings.usd_per_second,
+            settings.usd_per_gb_second,
+            settings.worker_memory_mb,
+        )
+        if per_second is None and by_memory is not None and memory_mb is not None:
+            per_second = by_memory * memory_mb / 1024
+        return cls(per_second, settings.usd_per_request)
 
     def cost_nanousd(self, seconds: float) -> int | None:
         """What a job costs that a worker had for so long; None if no price is known."""

@@ -77,14 +77,10 @@ def _name_of(pk: str, sk: str) -> str | None:
             return "batch_range" if sk.endswith("#" + "0" * 15) else None
         case "workflows", part, _:
             return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
-        case "usage", "month", _:
-            return "usage_month"
         case "usage", *_:
-            return "usage" if "#poster#" in sk else None
-        case "admins", *_:
-            return "admin_key"
+            return "usage_month" if sk.startswith("month#") else "usage" if "#poster#" in sk else None
         case kind, *_:
-            return kind if kind != "keys" else "api_key"
+            return {"keys": "api_key", "admins": "admin_key"}.get(kind, kind)
 
 
 def _push_workflow(workflows: WorkflowStore) -> None:

@@ -25,6 +25,9 @@ METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"}
 SOMETHING = "something"
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/something"
 PARAMETERS = {
+    "WORKER_MEMORY_MB": "3008",
+    "USD_PER_GB_SECOND": "0.0000166667",
+    "USD_PER_REQUEST": "",
     "MAX_QUEUED_JOBS": "1000",
     "POWERTOOLS_LOG_LEVEL": "INFO",
     "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless/stack",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from comfy_serverless.connector.facts import Timings
 from comfy_serverless.errors import (
     Canceled,
     DeadlineExceeded,
@@ -323,6 +324,16 @@ def test_an_outcome_that_cannot_be_told_is_an_outcome_all_the_same(world: Worlds
     assert (outcome.job.id, outcome.is_recorded) == ("job-1", False)
     assert outcome.job.error is not None
     assert outcome.job.error.code == "internal_error"
+
+
+def test_a_job_tells_what_its_nodes_took_and_what_it_cost_also_if_it_failed(world: Worlds) -> None:
+    error = NodeExecutionError("no")
+    error.timings = Timings(5, 90, 95, node_ms={"3": 80, "4": 2}, loading_ms=2, gpu_memory_peak_mb=7000)
+    job = world(engine=FakeEngine(error=error), usd_per_second=0.5).run(request()).job
+    assert (job.nodes_ms, job.metrics["gpu_memory_peak_mb"]) == ({"3": 80, "4": 2}, 7000)
+    assert (job.timings_ms["executing"], job.timings_ms["loading"]) == (90, 2)
+    assert job.cost_usd == pytest.approx((job.timings_ms["total"] - job.timings_ms["queued"]) / 1000 * 0.5)
+    assert world().run(request(job_id="job-2")).job.cost_usd is None
 
 
 def test_times_add_up(world: Worlds) -> None:
