@@ -20,8 +20,10 @@ from PIL import Image
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.batches.store import BatchStore
+from demo.traces import ordered, trace_of_a_line
+from local.aws.collector import Collector
 from local.aws.processes import clean_environment
-from local.aws.template import TABLE
+from local.aws.template import TABLE, name_of
 from local.dev import DevStack
 from tests.integration.test_dev_stack import small
 
@@ -33,8 +35,14 @@ GOOD = int(os.environ.get("MANIFEST_LINES", "100")) - BAD
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    environment = {"LEASE_S": "3"}
+def collector() -> Iterator[Collector]:
+    with Collector() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[DevStack]:
+    environment = {"LEASE_S": "3", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
     with DevStack(log_folder=tmp_path_factory.mktemp("dev"), environment=environment) as started:
         started.describe()
         yield started
@@ -64,6 +72,31 @@ def test_a_manifest_has_exact_counts_whatever_is_killed(stack: DevStack, tmp_pat
     for result in random.Random(1).sample(results, 20):
         stored = read(stack, result)
         assert (stored["status"], len(stored["outputs"])) == ("succeeded", 1)
+
+
+def test_a_lines_spans_are_one_tree_and_its_picture_has_a_thumbnail(stack: DevStack, collector: Collector) -> None:
+    spans = trace_of_a_line(stack, collector, name="traced")
+    rows = ordered(spans)
+    depths = {span.name: depth for depth, span in rows}
+    assert depths.keys() >= {"submit line", "run job", "execute", "upload", "thumbnail", "store result"}
+    assert [span.name for depth, span in rows if depth == 0] == ["submit line"]
+    assert {depths[name] for name in ("wait in queue", "run job")} == {1}
+    assert {depths[name] for name in ("execute", "upload", "thumbnail", "store result")} == {2}
+    assert {depths[name] for name in ("EmptyImage", "ImageBlur", "ImageInvert", "SaveImage")} == {3}
+    assert {span.service for span in spans} == {"ingest", "generate"}
+    told = b"".join(collector.requests)
+    for secret in (b"s3://", b"traced_0", b"AWS", b"secret", b"X-Amz"):
+        assert secret not in told
+    job_id = next(span for span in spans if span.name == "run job").attributes["comfy.job_id"]
+    s3, bucket = stack.aws.client(), name_of("OutputBucket")
+    keys = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"] if job_id in entry["Key"]]
+    (thumbnail,) = [key for key in keys if "/thumbs/" in key]
+    picture = Image.open(io.BytesIO(s3.get_object(Bucket=bucket, Key=thumbnail)["Body"].read()))
+    assert (picture.format, picture.size) == ("WEBP", (384, 384))
+    (original,) = [key for key in keys if key.endswith(".png")]
+    whole = Image.open(io.BytesIO(s3.get_object(Bucket=bucket, Key=original)["Body"].read()))
+    assert "prompt" in whole.info, "ComfyUI writes the workflow into its pictures"
+    assert not {"prompt", "workflow", "exif", "xmp"} & picture.info.keys()
 
 
 def test_a_folder_of_photos_becomes_a_folder_of_named_results(stack: DevStack, tmp_path: Path) -> None:

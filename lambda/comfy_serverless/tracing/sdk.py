@@ -22,7 +22,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from requests import Session
+from requests.adapters import HTTPAdapter
 
+from comfy_serverless.proxies import Proxy, proxy_for
 from comfy_serverless.tracing.context import Trace
 
 logger = logging.getLogger(__name__)
@@ -72,6 +75,28 @@ class _Live:
         self.span.set_attribute("error.type", code[:_MOST_CHARACTERS])
 
 
+class _Through(HTTPAdapter):
+    """What goes through a proxy, with what the proxy wants to hear."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        super().__init__()
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:  # noqa: ARG002  (as the library calls it)
+        return self._proxy.headers
+
+
+def _exporter(address: str) -> SpanExporter:
+    """One that goes through the proxy that is meant for the address, if one is: never to this machine."""
+    session = Session()
+    session.trust_env = False
+    if (proxy := proxy_for(address)) is not None:
+        session.proxies = {"http": proxy.url, "https": proxy.url}
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _Through(proxy))
+    return OTLPSpanExporter(endpoint=address, session=session)
+
+
 class Sdk:
     """The tracer of this process."""
 
@@ -90,7 +115,7 @@ class Sdk:
             span_limits=SpanLimits(max_attribute_length=_MOST_CHARACTERS),
             shutdown_on_exit=False,  # that waits for half a minute
         )
-        provider.add_span_processor(BatchSpanProcessor(_Telling(OTLPSpanExporter(endpoint=address))))
+        provider.add_span_processor(BatchSpanProcessor(_Telling(_exporter(address))))
         return cls(provider)
 
     def end(self) -> None:

@@ -27,7 +27,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.redaction import redacted
 from comfy_serverless.worker.leftovers import Leftovers
 from comfy_serverless.worker.put import ChecksumMismatch, Digest, KeyTaken, digest, upload
-from comfy_serverless.worker.thumbnails import PATIENCE_S, Thumbnail, Thumbnails
+from comfy_serverless.worker.thumbnails import Thumbnail, Thumbnails, patience_s
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -138,7 +138,7 @@ class Delivery:
                 log.warning(
                     "an output could not be stored", output=output.name, kept=str(output.path), reason=failure.reason
                 )
-        delivered = self._with_thumbnails(delivered, until=min(until, time.monotonic() + PATIENCE_S))
+        delivered = self._with_thumbnails(delivered, until=min(until, time.monotonic() + patience_s(len(delivered))))
         self._leftovers.settle(is_complete=not undelivered)
         return delivered, undelivered
 

@@ -1,7 +1,7 @@
 """Makes and stores thumbnails of what a job made, while the originals are uploaded and the engine goes on.
 
     output ──► original to S3 ─────────────────────────► told, with its thumbnail
-       └─────► child of the sandbox ──► WebP to S3 ──┘    (or without it: a job waits for none longer than `PATIENCE_S`)
+       └─────► child of the sandbox ──► WebP to S3 ──┘    (or without it: see `patience_s`)
 
 A thumbnail that cannot be made, in time or at all, is left out: no job fails for one. The bytes are decoded in a child
 process of a sandbox of its own, so that no input waits behind an output.
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.outputs import Output as Made
     from comfy_serverless.settings import Settings
 
-#: How long all thumbnails of a job together may hold it up, once its outputs are stored.
-PATIENCE_S = 1.0
+#: How long all thumbnails of a job together may hold it up, once its outputs are stored: so much, for each output so
+#: much more, and never more than the last. A picture takes 30 to 100 ms; most are made while others are still computed.
+PATIENCE_S, PATIENCE_EACH_S, MOST_PATIENCE_S = 1.0, 0.03, 5.0
 #: The longest that one picture is decoded, by the clock. Its processor time has a limit, too (`sandbox.limits`).
 _DECODING_S = 10.0
 #: Decoded at the same time; more are being uploaded meanwhile.
@@ -59,6 +60,11 @@ _VIDEOS = frozenset(
 _CHUNK_BYTES = 256 * 1024
 _MOST_COPIED_BYTES = 200_000_000
 _FAILURES = (ClientError, BotoCoreError, ChecksumMismatch, KeyTaken, OSError, Refused, SandboxFailed)
+
+
+def patience_s(outputs: int) -> float:
+    """How long a job with so many outputs may be held up, in seconds."""
+    return min(MOST_PATIENCE_S, PATIENCE_S + PATIENCE_EACH_S * outputs)
 
 
 class Thumbnail:
@@ -130,7 +136,7 @@ class Thumbnails:
 
     def warm(self) -> None:
         """Have a child ready for the first output, without waiting."""
-        self._pool.submit(self._sandbox.warm)
+        self._pool.submit(contextvars.copy_context().run, self._sandbox.warm)
 
     def begin(self, made: Made, address: S3Address, *, trace: tracing.Trace | None = None) -> Thumbnail:
         """Begin to make the thumbnail of an output that goes to this address, and return at once."""

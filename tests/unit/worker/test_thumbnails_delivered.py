@@ -297,3 +297,7 @@ def test_the_libraries_of_comfyuis_python_are_found_where_they_have_pyav(tmp_pat
     assert libraries_of(Settings(comfyui_dir=tmp_path)) == libraries
     assert libraries_of(Settings()) is None
     assert libraries_of(Settings(comfyui_python="python3")) is None
+
+
+def test_a_job_of_many_outputs_waits_a_little_longer_and_never_long() -> None:
+    assert [round(module.patience_s(count), 2) for count in (1, 10, 100, 100_000)] == [1.03, 1.3, 4.0, 5.0]
