@@ -153,21 +153,26 @@ def test_a_thousand_jobs_are_a_few_rows_of_the_page(browsing: Browsing, ann: Per
     expect(page.get_by_text("Poster 1199")).to_be_visible()
     assert rows(page).count() < 60
     assert rows(page).first.get_attribute("aria-setsize") == "1200"
-    longest = page.evaluate(SCROLLS)
-    assert longest < 200, f"a frame took {longest} ms"  # 16.7 on a quiet machine
+    idle, scrolling = page.evaluate(FRAMES)
+    assert scrolling < 3 * idle + 17, f"a frame takes {scrolling} ms, and {idle} ms without scrolling"
 
 
-#: Scrolls from the end to the beginning, frame by frame; the 95th percentile of what a frame took, in ms.
-SCROLLS = """async () => {
-  const took = [];
-  let last = performance.now();
-  for (let top = document.body.scrollHeight; top > 0; top -= 400) {
-    window.scrollTo(0, top);
-    await new Promise((then) => requestAnimationFrame(then));
-    took.push(performance.now() - last);
-    last = performance.now();
-  }
-  return took.sort((one, other) => one - other)[Math.floor(took.length * 0.95)];
+#: The median of what frames take, in ms: of a page that does nothing, and while it scrolls from end to beginning.
+FRAMES = """async () => {
+  const measure = async (step) => {
+    const took = [];
+    let last = performance.now();
+    for (let turn = 0; turn < 100; turn += 1) {
+      step(turn);
+      await new Promise((then) => requestAnimationFrame(then));
+      took.push(performance.now() - last);
+      last = performance.now();
+    }
+    return took.sort((one, other) => one - other)[50];
+  };
+  const idle = await measure(() => {});
+  const height = document.body.scrollHeight;
+  return [idle, await measure((turn) => window.scrollTo(0, height * (1 - turn / 100)))];
 }"""
 
 
@@ -292,16 +297,25 @@ def test_three_hundred_nodes_are_drawn_at_once(browsing: Browsing, ann: Person, 
     page.add_init_script(f"sessionStorage.setItem('{KEY}', {json.dumps(ann.key)})")
     page.goto(f"/#/jobs/{samples.labeled}")
     expect(page.locator("svg.graph .node")).to_have_count(300)
-    took = page.evaluate(
+    few, all_of_them = page.evaluate(
         """async (nodes) => {
           const { graphView } = await import("/console/graph.js");
-          const began = performance.now();
-          graphView(nodes).element.getBoundingClientRect();
-          return performance.now() - began;
+          const measure = (count) => {
+            const part = Object.fromEntries(Object.entries(nodes).slice(0, count));
+            const took = Array.from({ length: 5 }, () => {
+              const began = performance.now();
+              document.body.append(graphView(part).element);
+              document.body.lastChild.getBoundingClientRect();
+              document.body.lastChild.remove();
+              return performance.now() - began;
+            });
+            return Math.min(...took);
+          };
+          return [measure(30), measure(300)];
         }""",
         nodes,
     )
-    assert took < 2000, f"{took} ms"  # some 30 on a quiet machine
+    assert all_of_them < 100 * few + 50, f"300 nodes take {all_of_them} ms, 30 take {few} ms"
 
 
 @pytest.mark.parametrize("kind", ["curl", "python", "typescript"])
@@ -370,10 +384,16 @@ def test_a_job_can_be_read_by_everybody(browsing: Browsing, bob: Person, samples
     shoot(page, "job", varying=[".id", ".phases"])
 
 
-def test_the_first_page_is_there_soon(browsing: Browsing, ann: Person, samples: Samples) -> None:
+def test_the_first_paint_waits_for_no_answer_of_the_api(browsing: Browsing, ann: Person, samples: Samples) -> None:
     page = console(browsing, ann, "jobs")
     expect(rows(page).first).to_be_visible()
     page.reload()
     expect(rows(page).first).to_be_visible()
-    painted = page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    assert painted < 1000 * PATIENCE_S / 10, f"{painted} ms"  # some 150 on a quiet machine
+    painted, answered = page.evaluate(
+        """() => [
+          performance.getEntriesByName("first-contentful-paint")[0].startTime,
+          Math.min(...performance.getEntriesByType("resource")
+            .filter((one) => one.name.includes("/api/")).map((one) => one.responseEnd)),
+        ]"""
+    )
+    assert painted < answered
