@@ -30,7 +30,9 @@ def console(browsing: Browsing, person: Person, path: str, **options: Any) -> Pa
     """The console in a session of its own, with somebody's key, at a path: "run/poster"."""
     page = browsing.open(**options)
     # Once: a test may give another key later.
-    page.add_init_script(f"sessionStorage.getItem('{KEY}') ?? sessionStorage.setItem('{KEY}', {json.dumps(person.key)})")
+    page.add_init_script(
+        f"sessionStorage.getItem('{KEY}') ?? sessionStorage.setItem('{KEY}', {json.dumps(person.key)})"
+    )
     page.goto(f"/#/{path}")
     return page
 
