@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import zipfile
@@ -27,10 +28,10 @@ def lines(*requests: object) -> bytes:
 def begin(page: Page, name: str, files: dict[str, bytes]) -> None:
     """Drop files for a new batch, and name it."""
     go(page, "batches?new=1")
-    page.get_by_label("Name").wait_for()
+    page.locator("#batch-name").wait_for()
     drop(page, "main", files)
     page.locator("main .card").wait_for()
-    page.get_by_label("Name").fill(name)
+    page.locator("#batch-name").fill(name)
 
 
 def test_a_manifest_of_fifty_is_paused_resumed_and_downloaded(
@@ -147,8 +148,6 @@ def test_the_list_says_how_far_each_is(browsing: Browsing, ann: Person, samples:
 
 
 def test_a_packed_manifest_is_taken_as_it_is(browsing: Browsing, ann: Person, samples: Samples) -> None:
-    import gzip
-
     content = io.BytesIO()
     with gzip.GzipFile(fileobj=content, mode="wb") as file:
         file.write(lines({"workflow": picture(5)}))
