@@ -2,10 +2,9 @@
 
 import { get, me } from "./api.js";
 import { h, replace } from "./dom.js";
-import { lightbox } from "./lightbox.js";
 import { OVER, watchList } from "./live.js";
-import { isShown, tile } from "./media.js";
-import { action, empty, failure, icon, toast } from "./parts.js";
+import { isShown, lightbox, tile } from "./media.js";
+import { action, askedLabels, empty, failure, icon, labelFilter, toast } from "./parts.js";
 
 const PAGE = 60;
 const KINDS = [["", "All"], ["image", "Pictures"], ["video", "Videos"], ["audio", "Sounds"], ["3d", "3D"], ["text", "Texts"]];
@@ -23,7 +22,7 @@ export const filtersOf = (query) => ({
 /** The same as parameters of the API. */
 export const asked = ({ type, workflow, batch, labels }) => ({
   type, workflow, batch,
-  ...Object.fromEntries(labels.map((text) => [`metadata[${text.slice(0, text.indexOf("="))}]`, text.slice(text.indexOf("=") + 1)])),
+  ...askedLabels(labels),
 });
 
 /** The same as an address. */
@@ -146,7 +145,7 @@ const show = async (root, _params, query) => {
   const paintFilters = () => {
     const search = (label, placeholder, value, taken, list = null) => {
       const input = h("input", { type: "search", placeholder, "aria-label": label, value, list, autocomplete: "off" });
-      input.addEventListener("change", () => taken(input.value.trim(), input));
+      input.addEventListener("change", () => taken(input.value.trim()));
       return h("span", { class: "narrow" }, input);
     };
     replace(bars,
@@ -154,16 +153,9 @@ const show = async (root, _params, query) => {
         type: "button", class: "chip", "aria-pressed": String(filters.type === type), onclick: () => change({ type }),
       }, text))),
       h("div", { class: "row grow end" },
-        filters.labels.map((text) => h("button", {
-          type: "button", class: "chip picked", "aria-label": `Remove the filter ${text}`, onclick: () => change({ labels: filters.labels.filter((one) => one !== text) }),
-        }, text, icon("cross", 12))),
         search("Workflow", "workflow", filters.workflow, (workflow) => change({ workflow }), "known-workflows"),
         search("Batch", "batch", filters.batch, (batch) => change({ batch })),
-        search("Filter by a label: name=value", "label=value", "", (text, input) => {
-          if (!/^[^=]+=/.test(text) || filters.labels.includes(text)) return;
-          input.value = "";
-          change({ labels: [...filters.labels, text] });
-        }), names));
+        labelFilter(filters.labels, (labels) => change({ labels }), () => outputs.flatMap((one) => Object.entries(one.metadata ?? {}).map((pair) => pair.join("=")))), names));
   };
   const names = h("datalist", { id: "known-workflows" });
 

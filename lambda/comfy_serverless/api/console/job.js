@@ -1,12 +1,10 @@
 // One job: what it made, how far it is, why it failed, where its time went, and how to do it again.
 
-import { again } from "./again.js";
 import { baseUrl, get, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { graphView } from "./graph.js";
-import { changesOf, lightbox } from "./lightbox.js";
 import { OVER, watchJob } from "./live.js";
-import { caption, download, full, isShown, isSound, isText, isVideo, name, tile } from "./media.js";
+import { again, caption, changesOf, download, full, isShown, isSound, isText, isVideo, lightbox, name, tile } from "./media.js";
 import { action, bar, bytes, copyButton, dollars, duration, facts, icon, isPicture, labels, number, statusChip, time, toast } from "./parts.js";
 import { snippets } from "./snippets.js";
 

@@ -2,9 +2,9 @@
 
 import { get, me, post } from "./api.js";
 import { h, replace } from "./dom.js";
-import { again } from "./again.js";
 import { OVER, watchList } from "./live.js";
-import { STATUSES, action, bar, duration, empty, failure, icon, labels, shortId, statusChip, thumb, time, toast } from "./parts.js";
+import { again } from "./media.js";
+import { STATUSES, action, askedLabels, bar, duration, empty, failure, icon, labelFilter, labelPair, labels, shortId, statusChip, thumb, time, toast } from "./parts.js";
 import { windowed } from "./windowed.js";
 
 const PAGE = 100;
@@ -23,11 +23,7 @@ export const filtersOf = (query) => ({
 
 /** The same as parameters of the API's list. */
 export const asked = (filters, now = Date.now()) => {
-  const query = { status: filters.status };
-  for (const text of filters.labels) {
-    const [name, value] = split(text);
-    query[`metadata[${name}]`] = value;
-  }
+  const query = { status: filters.status, ...askedLabels(filters.labels) };
   if (filters.since) query.created_after = new Date(now - HOURS[filters.since] * 3_600_000).toISOString();
   return query;
 };
@@ -36,15 +32,10 @@ export const asked = (filters, now = Date.now()) => {
 export const fits = (job, filters, now = Date.now()) =>
   (!filters.status || job.status === filters.status) &&
   filters.labels.every((text) => {
-    const [name, value] = split(text);
+    const [name, value] = labelPair(text);
     return job.metadata?.[name] === value;
   }) &&
   (!filters.since || now - new Date(job.created_at) < HOURS[filters.since] * 3_600_000);
-
-const split = (text) => {
-  const at = text.indexOf("=");
-  return [text.slice(0, at), text.slice(at + 1)];
-};
 
 /** Newest first, each once; what was told last counts. */
 export const merged = (jobs, news) => {
@@ -171,26 +162,10 @@ const show = async (root, _params, query) => {
       chips.set(status, { number: counted });
       return button;
     };
-    const known = h("datalist", { id: "known-labels" });
-    const input = h("input", {
-      type: "search", placeholder: "label=value", "aria-label": "Filter by a label: name=value, Enter", list: "known-labels", autocomplete: "off",
-      onfocus: () => replace(known, [...new Set(jobs.flatMap((job) => Object.entries(job.metadata ?? {}).map(([name, value]) => `${name}=${value}`)))].slice(0, 100).map((value) => h("option", { value }))),
-      onkeydown: (event) => event.key === "Enter" && add(),
-      onchange: () => add(),
-    });
-    const add = () => {
-      const text = input.value.trim();
-      if (!/^[^=]+=/.test(text)) return;
-      input.value = "";
-      if (!filters.labels.includes(text)) change({ labels: [...filters.labels, text] });
-    };
     replace(bars,
       h("div", { class: "row", role: "group", "aria-label": "Status" }, chip("", "All"), ["queued", "running", "succeeded", "failed", "canceled"].map((status) => chip(status, status))),
       h("div", { class: "row grow end" },
-        filters.labels.map((text) => h("button", {
-          type: "button", class: "chip picked", "aria-label": `Remove the filter ${text}`, onclick: () => change({ labels: filters.labels.filter((one) => one !== text) }),
-        }, text, icon("cross", 12))),
-        h("span", { class: "narrow" }, input, known),
+        labelFilter(filters.labels, (labels) => change({ labels }), () => jobs.flatMap((job) => Object.entries(job.metadata ?? {}).map((pair) => pair.join("=")))),
         h("span", { class: "narrow" }, h("select", { "aria-label": "Submitted", onchange: (event) => change({ since: event.target.value }) },
           Object.entries(SINCE).map(([value, text]) => h("option", { value, selected: value === filters.since }, text))))));
     paintCounts();

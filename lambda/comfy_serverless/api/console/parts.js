@@ -223,3 +223,26 @@ export const field = (label, control, hint = null) => {
 export const facts = (pairs) =>
   h("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
     .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+
+/** A label as it is typed, "name=value", as a pair. */
+export const labelPair = (text) => [text.slice(0, text.indexOf("=")), text.slice(text.indexOf("=") + 1)];
+
+/** Parameters of the API that ask for labels. */
+export const askedLabels = (texts) => Object.fromEntries(texts.map(labelPair).map(([name, value]) => [`metadata[${name}]`, value]));
+
+/** Labels that filter, each a button that takes it away, and a field for another one. `suggest` returns some that there are. */
+export const labelFilter = (chosen, change, suggest = () => []) => {
+  const known = h("datalist", { id: "known-labels" });
+  const input = h("input", {
+    type: "search", placeholder: "label=value", "aria-label": "Filter by a label: name=value", list: "known-labels", autocomplete: "off",
+    onfocus: () => replace(known, [...new Set(suggest())].slice(0, 100).map((value) => h("option", { value }))),
+    onchange: () => {
+      const text = input.value.trim();
+      if (/^[^=]+=/.test(text) && !chosen.includes(text)) change([...chosen, text]);
+    },
+  });
+  return [
+    chosen.map((text) => h("button", { type: "button", class: "chip picked", "aria-label": `Remove the filter ${text}`, onclick: () => change(chosen.filter((one) => one !== text)) }, text, icon("cross", 12))),
+    h("span", { class: "narrow" }, input, known),
+  ];
+};

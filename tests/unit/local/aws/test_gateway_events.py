@@ -133,7 +133,7 @@ def test_without_a_key_the_gateway_itself_refuses_and_with_one_the_authorizer_is
     assert "body" not in gateway.asked[0]
 
 
-@pytest.mark.parametrize("path", ["/api/v2/health", "/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", ["/api/v2/health", "/openapi.json", "/docs", "/", "/console/main.js"])
 def test_public_routes_need_no_key(path: str) -> None:
     gateway = GatewayWorld(ok, authorizer={"isAuthorized": False})
     assert gateway.request("GET", path)[0].status == 200
