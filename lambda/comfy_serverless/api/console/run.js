@@ -6,7 +6,7 @@ import { h, replace } from "./dom.js";
 import { changed, fieldsOf, heldIn, initial, isSeed, kept, placed, requestOf, restored, valuesOf } from "./form.js";
 import { all, everywhere, findings, keepAs, keyTag, looked, nameOf, readFile, saying, sourceWord, zone } from "./intake.js";
 import { OVER, watchJob } from "./live.js";
-import { action, bar, dollars, duration, empty, failure, isPicture, shortId, statusChip, thumb, toast } from "./parts.js";
+import { action, bar, dollars, duration, empty, failure, field, isPicture, shortId, statusChip, thumb, toast } from "./parts.js";
 
 const LAST = "last:";
 const MOST_TIMES = 20;
@@ -147,7 +147,7 @@ const versionMenu = (workflow, which) => {
 const formView = (place, { head, about, fields, held, list, called, send, remember = () => {}, forget = () => {} }) => {
   const form = formOf(fields, held, () => remember(form.held()));
   const times = h("input", { type: "number", min: 1, max: MOST_TIMES, value: 1, class: "times", "aria-label": "How many times" });
-  const labels = h("input", { type: "text", placeholder: "campaign=autumn, market=nordics", id: "run-labels" });
+  const labels = h("input", { type: "text", placeholder: "campaign=autumn, market=nordics" });
   const problem = h("div", {});
   const submit = async () => {
     const now = form.held();
@@ -174,7 +174,7 @@ const formView = (place, { head, about, fields, held, list, called, send, rememb
   } });
   const button = action("Run", submit, { kind: "primary", name: "play", title: "Ctrl + Enter" });
   element.append(form.element,
-    h("details", {}, h("summary", {}, "Labels"), h("div", { class: "field" }, h("label", { for: "run-labels" }, "Labels of the job, to find it again by"), labels)), problem,
+    h("details", {}, h("summary", {}, "Labels"), field("Labels of the job, to find it again by", labels)), problem,
     h("div", { class: "run-bar" }, button, h("span", { class: "dim" }, "×"), times, h("span", { class: "grow" }),
       action("Reset", () => { forget(); form.fill(Object.fromEntries(fields.map((field) => [field.name, initial(field)]))); form.problems({}); }, { kind: "quiet small" })));
   replace(place, head, about, element);
