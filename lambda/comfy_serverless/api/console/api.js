@@ -65,7 +65,7 @@ export const baseUrl = () => ROOT.href.replace(/\/$/, "");
 export const rights = (url) => (new URL(url).origin === ROOT.origin && key() ? { authorization: `Bearer ${key()}` } : {});
 
 export const get = (path, query, options = {}) =>
-  again(() => send("GET", path, { query, ...options, signal: options.signal ?? scope.signal }));
+  again(() => send("GET", path, { query, ...options, signal: options.signal === undefined ? scope.signal : options.signal }));
 export const post = (path, body, options = {}) => send("POST", path, { body, ...options });
 export const put = (path, body, options = {}) => send("PUT", path, { body, ...options });
 export const del = (path, options = {}) => send("DELETE", path, options);

@@ -120,9 +120,9 @@ const askForKey = async (note = "") => {
   });
   const local = h("div", {});
   const use = async (text) => {
-    const { status } = await fetch(api.address("jobs", { limit: 1 }), {
+    const { status } = await fetch(api.address("me"), {
       headers: { authorization: `Bearer ${text}` }, cache: "no-store", credentials: "omit",
-    }).catch(() => ({ status: 0 }));
+    }).then(async (answer) => (await answer.text(), answer), () => ({ status: 0 }));
     if (status === 401 || status === 403) return void replace(message, "This key does not work: it is unknown, revoked or expired.");
     if (!status) return void replace(message, "The API cannot be reached.");
     asking.wasUsed = true;
