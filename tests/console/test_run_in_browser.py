@@ -234,6 +234,13 @@ def test_an_earlier_job_fills_the_form(browsing: Browsing, ann: Person, samples:
     page = console(browsing, ann, f"run/text_to_image?from={job['id']}")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("from before")
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(SEED))
+    drawn = ann.request("POST", "/api/v2/workflows/text_to_image/runs", {"inputs": {"seed": -1, "steps": 1}})
+    seed = ann.end_of(drawn["id"])["seeds"]["3.seed"]
+    go(page, f"run/text_to_image?from={drawn['id']}")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value(str(seed))
+    browsing.watched(page).expect("404")
+    go(page, f"run/no-such-workflow?from={samples.succeeded[1]}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(samples.succeeded[1][:8])
     go(page, f"run?from={samples.succeeded[0]}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(samples.succeeded[0][:8])
     expect(page.get_by_label("Width")).to_have_value("256")

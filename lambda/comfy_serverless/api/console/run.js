@@ -21,7 +21,7 @@ const show = async (root, [name], query) => {
   const begin = async () => {
     saying(status, "");
     try {
-      if (name) shown = await named(place, name, query, list);
+      if (name) shown = await namedOrJob(place, name, query, list);
       else if (query.get("from")) shown = await ofJob(place, query.get("from"), list);
       else if (dropped?.whose === keyTag()) shown = unnamed(place, dropped, list, again);
       else shown = await choice(place, take);
@@ -75,6 +75,16 @@ const choice = async (place, take) => {
 
 const addressOf = (one) => `#/run/${encodeURIComponent(one.name)}${one.source === "own" ? "" : `?source=${one.source}`}`;
 
+/** A job's label may name a workflow that is not there, or no more: then it is the job's own. */
+const namedOrJob = async (place, name, query, list) => {
+  try {
+    return await named(place, name, query, list);
+  } catch (error) {
+    if (error.status !== 404 || !query.get("from")) throw error;
+    return ofJob(place, query.get("from"), list);
+  }
+};
+
 const named = async (place, name, query, list) => {
   const which = Object.fromEntries(["alias", "version", "source"].map((part) => [part, query.get(part)]).filter(([, value]) => value));
   const path = `workflows/${encodeURIComponent(name)}`;
@@ -99,12 +109,12 @@ const named = async (place, name, query, list) => {
   });
 };
 
-const unnamed = (place, { fileName, told }, list, again) =>
+const unnamed = (place, { fileName, told, held = {} }, list, again) =>
   formView(place, {
     head: headOf(fileName, [action("Keep it under a name", () => keepAs(told.workflow, nameOf(fileName)), { kind: "small" }), action("Another one", again, { kind: "quiet small" })]),
     about: findings(told.findings, told.notes),
     fields: told.fields,
-    held: {},
+    held,
     list,
     called: fileName,
     send: (id, { values, metadata }) => post("/generate", { ...requestOf(told.fields, values, told.workflow, metadata), job_id: id }),
@@ -112,14 +122,23 @@ const unnamed = (place, { fileName, told }, list, again) =>
 
 /** The workflow of an earlier job, with what it ran with. */
 const ofJob = async (place, id, list) => {
-  const { workflow } = await get(`jobs/${encodeURIComponent(id)}/workflow`);
+  const { workflow, seeds } = await earlierJob(id);
   const told = await looked(workflow);
-  return unnamed(place, { fileName: `Job ${id.slice(0, 13)}`, told }, list, () => { location.hash = "#/run"; });
+  const held = seedsOf(told.fields, seeds);
+  return unnamed(place, { fileName: `Job ${id.slice(0, 13)}`, told, held }, list, () => { location.hash = "#/run"; });
 };
 
 const heldOfJob = async (fields, id) => {
-  const { workflow, format } = await get(`jobs/${encodeURIComponent(id)}/workflow`);
-  return heldIn(fields, format === "api" ? workflow : (await post("workflows/convert", { workflow })).workflow);
+  const { workflow, format, seeds } = await earlierJob(id);
+  const graph = format === "api" ? workflow : (await post("workflows/convert", { workflow })).workflow;
+  return { ...heldIn(fields, graph), ...seedsOf(fields, seeds) };
+};
+
+/** What was submitted for a job, and the seeds that were drawn for it. */
+const earlierJob = async (id) => {
+  const path = `jobs/${encodeURIComponent(id)}`;
+  const [submitted, { seeds }] = await Promise.all([get(`${path}/workflow`), get(path)]);
+  return { ...submitted, seeds: seeds ?? {} };
 };
 
 const headOf = (title, further = []) =>
