@@ -267,6 +267,39 @@ def test_texts_of_a_workflow_run_nothing(browsing: Browsing, ann: Person, sample
     expect(page.locator("main img")).to_have_count(0)
 
 
+def test_one_of_many_choices_is_found_with_the_keyboard(browsing: Browsing, ann: Person, samples: Samples) -> None:
+    names = [f"folder/model {letter}{number}.safetensors" for letter in "ab" for number in range(20)]
+    schema = {"properties": {"model": {"type": "string", "enum": names, "default": names[0]}}}
+    told = {"name": "many", "source": "own", "latest": 1, "aliases": {}, "version": 1, "inputs": [], "schema": schema}
+    sent: list[Any] = []
+
+    def take(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(status=422, json={"error": {"code": "stop", "message": "enough"}})
+
+    page = console(browsing, ann, "usage")
+    page.route("**/api/v2/workflows/many", lambda route: route.fulfill(json=told))
+    page.route("**/api/v2/workflows/many/runs*", take)
+    go(page, "run/many")
+    field = page.get_by_role("combobox", name="Model")
+    field.click()
+    expect(page.get_by_role("option")).to_have_count(40)
+    check_accessible(page, "run-choices")
+    field.press_sequentially("B 17")
+    expect(page.get_by_role("option")).to_have_text(["folder/model b17.safetensors"])
+    field.press("ArrowDown")
+    field.press("Enter")
+    expect(field).to_have_value("folder/model b17.safetensors")
+    expect(field).to_have_attribute("aria-expanded", "false")
+    browsing.watched(page).expect("422")
+    field.press("Control+Enter")
+    expect(page.get_by_role("alert")).to_have_text("enough")
+    assert sent[0]["inputs"] == {"model": "folder/model b17.safetensors"}
+    field.fill("none of them")
+    press_run(page)
+    expect(page.locator("[data-field=model] .problem")).to_have_text("is none of the choices")
+
+
 @pytest.mark.parametrize("path", ["run", "run/text_to_image"])
 def test_it_looks_as_it_did(browsing: Browsing, bob: Person, samples_of_bob: Samples, path: str) -> None:
     page = console(browsing, bob, path)

@@ -103,7 +103,7 @@ const named = async (place, name, query, list) => {
     held,
     list,
     called: name,
-    remember: (now) => sessionStorage.setItem(memory, JSON.stringify(kept(fields, now))),
+    remember: (now) => store(memory, kept(fields, now)),
     forget: () => sessionStorage.removeItem(memory),
     send: (id, { values, held: now, metadata }) => post(`${path}/runs`, { inputs: changed(fields, values, now), metadata }, { query: which, idempotencyKey: id }),
   });
@@ -224,6 +224,14 @@ const sent = async (send, asked) => {
 export const labelsOf = (text) =>
   Object.fromEntries(text.split(",").map((part) => part.split(/=(.*)/s).map((word) => word.trim())).filter(([name, value]) => name && value));
 
+const store = (memory, value) => {
+  try {
+    sessionStorage.setItem(memory, JSON.stringify(value));
+  } catch {
+    sessionStorage.removeItem(memory); // more than a tab may keep: it is not remembered
+  }
+};
+
 const remembered = (memory, fields) => {
   for (const name of Object.keys(sessionStorage)) {
     if (name.startsWith(LAST) && !name.startsWith(`${LAST}${keyTag()}:`)) sessionStorage.removeItem(name); // another key's
@@ -322,7 +330,7 @@ export const runList = (useSeeds) => {
     runs.forEach((run) => { run.isWatched = false; });
     pump();
   };
-  const keep = () => sessionStorage.setItem(memory, JSON.stringify(runs.slice(-MOST_AGAIN).map(({ job, name }) => [job.id, name])));
+  const keep = () => store(memory, runs.slice(-MOST_AGAIN).map(({ job, name }) => [job.id, name]));
   /** Those of before a reload. */
   const remember = async () => {
     const found = await Promise.all(earlier(memory).map(([id, name]) => get(`jobs/${encodeURIComponent(id)}`).then((job) => ({ job, name, isOver: OVER.has(job.status), isWatched: false, preview: "" }), () => null)));
