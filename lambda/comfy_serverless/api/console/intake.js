@@ -157,3 +157,22 @@ export const hand = (file, name) => {
   h("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 };
+
+const LAST = "last:";
+
+/** Where this tab keeps something for the key in use. */
+export const memoryOf = (what) => `${LAST}${keyTag()}:${what}`;
+
+export const store = (memory, value) => {
+  try {
+    sessionStorage.setItem(memory, JSON.stringify(value));
+  } catch {
+    sessionStorage.removeItem(memory); // more than a tab may keep: it is not remembered
+  }
+};
+
+/** What was stored there; null for nothing. What another key has left is dropped. */
+export const recalled = (memory) => {
+  for (const name of Object.keys(sessionStorage)) if (name.startsWith(LAST) && !name.startsWith(memoryOf(""))) sessionStorage.removeItem(name);
+  return JSON.parse(sessionStorage.getItem(memory));
+};

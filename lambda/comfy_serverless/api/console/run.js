@@ -4,11 +4,10 @@ import { ApiError, get, newId, post } from "./api.js";
 import { formOf } from "./controls.js";
 import { h, replace } from "./dom.js";
 import { changed, fieldsOf, heldIn, initial, isSeed, kept, placed, requestOf, restored, valuesOf } from "./form.js";
-import { all, everywhere, findings, keepAs, keyTag, looked, nameOf, readFile, saying, sourceWord, zone } from "./intake.js";
+import { all, everywhere, findings, keepAs, keyTag, looked, memoryOf, nameOf, readFile, recalled, saying, sourceWord, store, zone } from "./intake.js";
 import { OVER, watchJob } from "./live.js";
 import { action, bar, dollars, duration, empty, failure, field, isPicture, shortId, statusChip, thumb, toast } from "./parts.js";
 
-const LAST = "last:";
 const MOST_TIMES = 20;
 /** What was dropped, until another one is, or the key changes: {fileName, told, whose}. */
 let dropped = null;
@@ -90,8 +89,8 @@ const named = async (place, name, query, list) => {
   const path = `workflows/${encodeURIComponent(name)}`;
   const workflow = await get(path, which);
   const fields = fieldsOf(workflow.schema, workflow.inputs);
-  const memory = `${LAST}${keyTag()}:${workflow.source}/${name}`;
-  const held = { ...remembered(memory, fields), ...(query.get("from") ? await heldOfJob(fields, query.get("from")) : {}) };
+  const memory = memoryOf(`${workflow.source}/${name}`);
+  const held = { ...restored(fields, recalled(memory)), ...(query.get("from") ? await heldOfJob(fields, query.get("from")) : {}) };
   if (workflow.version === undefined) {
     replace(place, headOf(name), empty("Nothing runs under this name", "Its alias leads nowhere: promote a version first."));
     return null;
@@ -224,25 +223,6 @@ const sent = async (send, asked) => {
 export const labelsOf = (text) =>
   Object.fromEntries(text.split(",").map((part) => part.split(/=(.*)/s).map((word) => word.trim())).filter(([name, value]) => name && value));
 
-const store = (memory, value) => {
-  try {
-    sessionStorage.setItem(memory, JSON.stringify(value));
-  } catch {
-    sessionStorage.removeItem(memory); // more than a tab may keep: it is not remembered
-  }
-};
-
-const remembered = (memory, fields) => {
-  for (const name of Object.keys(sessionStorage)) {
-    if (name.startsWith(LAST) && !name.startsWith(`${LAST}${keyTag()}:`)) sessionStorage.removeItem(name); // another key's
-  }
-  try {
-    return restored(fields, JSON.parse(sessionStorage.getItem(memory)));
-  } catch {
-    return {};
-  }
-};
-
 /** Watched at once; those behind them wait for their turn anyhow. */
 const MOST_WATCHED = 2;
 const MOST_KEPT = 40;
@@ -262,7 +242,7 @@ export const runList = (useSeeds) => {
     runs = [];
     whose = keyTag();
   }
-  const memory = `${LAST}${keyTag()}:runs`;
+  const memory = memoryOf("runs");
   const told = h("p", { class: "sr", role: "status" });
   const list = h("ol", { class: "runs", "aria-label": "Runs" });
   const nothing = empty("Nothing run yet", "What you run is shown here while it runs.");
@@ -333,7 +313,7 @@ export const runList = (useSeeds) => {
   const keep = () => store(memory, runs.slice(-MOST_AGAIN).map(({ job, name }) => [job.id, name]));
   /** Those of before a reload. */
   const remember = async () => {
-    const found = await Promise.all(earlier(memory).map(([id, name]) => get(`jobs/${encodeURIComponent(id)}`).then((job) => ({ job, name, isOver: OVER.has(job.status), isWatched: false, preview: "" }), () => null)));
+    const found = await Promise.all((recalled(memory) ?? []).map(([id, name]) => get(`jobs/${encodeURIComponent(id)}`).then((job) => ({ job, name, isOver: OVER.has(job.status), isWatched: false, preview: "" }), () => null)));
     const known = new Set(runs.map((run) => run.job.id));
     runs = [...found.filter((run) => run && !known.has(run.job.id)), ...runs];
     shown();
@@ -352,14 +332,6 @@ export const runList = (useSeeds) => {
     },
     end: () => stops.forEach((stop) => stop()),
   };
-};
-
-const earlier = (memory) => {
-  try {
-    return JSON.parse(sessionStorage.getItem(memory)).filter(([id, name]) => typeof id === "string" && typeof name === "string");
-  } catch {
-    return [];
-  }
 };
 
 const live = (stage, { job, preview }) => {
