@@ -25,13 +25,14 @@ let isLost = false;
 export const key = () => sessionStorage.getItem(KEY) ?? "";
 
 export const setKey = (text) => {
+  if (text !== key()) sessionStorage.clear(); // what a page keeps is the key's owner's
   sessionStorage.setItem(KEY, text);
   known = null;
   tell("key", { has: true });
 };
 
 export const forget = () => {
-  sessionStorage.removeItem(KEY);
+  sessionStorage.clear();
   known = null;
   tell("key", { has: false });
 };
