@@ -122,16 +122,15 @@ def allow_origins(aws: LocalAws, *origins: str) -> None:
     for name in BUCKETS:
         if (configuration := properties_of(name).get("CorsConfiguration")) is None:
             continue
-        _, rules, _ = configuration["Fn::If"]
         cors: Any = [
             {
-                "AllowedOrigins": resolve(rule["AllowedOrigins"], CorsOrigins=list(origins)),
+                "AllowedOrigins": resolve(rule["AllowedOrigins"]["Fn::If"][1], CorsOrigins=list(origins)),
                 "AllowedMethods": rule["AllowedMethods"],
                 "AllowedHeaders": rule["AllowedHeaders"],
                 "ExposeHeaders": rule["ExposedHeaders"],
                 "MaxAgeSeconds": rule["MaxAge"],
             }
-            for rule in rules["CorsRules"]
+            for rule in configuration["CorsRules"]
         ]
         aws.client().put_bucket_cors(Bucket=name_of(name), CORSConfiguration={"CORSRules": cors})
 

@@ -38,6 +38,7 @@ _PSEUDO_PARAMETERS: Final = {
     "AWS::AccountId": ACCOUNT,
     "AWS::Region": REGION,
     "AWS::StackName": STACK,
+    "AWS::URLSuffix": "amazonaws.com",
     "BucketPrefix": PREFIX,
 }
 #: ARNs by the type of a resource; what is in braces is its name here.
@@ -93,7 +94,7 @@ def name_of(resource: str) -> str:
             return str(resolve(properties_of(resource)["BucketName"]))
         case "AWS::Logs::LogGroup":
             return str(resolve(properties_of(resource)["LogGroupName"]))
-        case "AWS::Serverless::Function":
+        case "AWS::Serverless::Function" | "AWS::Serverless::HttpApi":
             return resource
     raise NotResolved(f"{resource}: there is no {kind} on this machine")
 

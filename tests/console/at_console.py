@@ -8,11 +8,14 @@ import mimetypes
 from collections.abc import Mapping
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.console.browsing import Browsing
 from tests.console.samples import Person
+from tests.patience import PATIENCE_S
 
+#: A slow machine is no failure.
+expect.set_options(timeout=PATIENCE_S * 1000)
 KEY = "comfy-serverless-key"
 _DROP = """([selector, files]) => {
   const transfer = new DataTransfer();

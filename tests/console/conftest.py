@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from local.dev import OWNER, DevStack
 from tests.console.browsing import Browsing, chromium
 from tests.console.samples import Person, Samples, make_samples, painting
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """The browser."""
+    """The browser. What is expected of a page may take as long as anything in these tests."""
+    expect.set_options(timeout=PATIENCE_S * 1000)
     with sync_playwright() as playwright, chromium(playwright) as started:
         yield started
 

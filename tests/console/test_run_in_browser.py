@@ -158,7 +158,7 @@ def test_a_dropped_file_of_the_editor_runs_and_is_kept_under_a_name(
     job = job_of_first_run(page, ann)
     assert [(output["width"], output["height"]) for output in job["outputs"]] == [(32, job["outputs"][0]["height"])]
     page.get_by_role("button", name="Keep it under a name").click()
-    page.get_by_label("Name").fill("of-the-editor")
+    page.get_by_role("textbox", name="Name").fill("of-the-editor")
     page.get_by_role("button", name="Keep", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("of-the-editor")
     assert ann.request("GET", "/api/v2/workflows/of-the-editor")["latest"] == 1
@@ -173,8 +173,8 @@ def test_what_a_dropped_workflow_lacks_is_said_before_it_runs(
     page = console(browsing, ann, "run")
     page.get_by_role("link", name="thumbnail").wait_for()
     drop(page, "main", {"lacks.json": json.dumps(graph).encode()})
-    expect(page.locator(".notice.bad")).to_contain_text("It would not run here")
-    expect(page.locator(".notice.bad")).to_contain_text(HOSTILE[:30])
+    expect(page.locator(".notice.bad").first).to_contain_text("It would not run here")
+    expect(page.locator(".notice.bad").first).to_contain_text(HOSTILE[:30])
     check_accessible(page, "run-lacks")
 
 
@@ -186,7 +186,6 @@ def test_a_file_goes_into_a_job_and_is_remembered_for_nobody_else(
     drop(page, ".kind-file .drop", {"notes.txt": b"hello", "fox.png": plain_picture()})
     expect(page.locator("[data-field=photo]")).to_contain_text("takes a picture")
     page.get_by_role("button", name="Remove notes.txt").click()
-    drop(page, ".kind-file .drop", {"fox.png": plain_picture()})
     page.get_by_label("Width").fill("32")
     expect(page.locator(".files img")).to_have_count(1)
     expect(page.locator(".files .bar")).to_have_count(0)
@@ -235,6 +234,13 @@ def test_an_earlier_job_fills_the_form(browsing: Browsing, ann: Person, samples:
     page = console(browsing, ann, f"run/text_to_image?from={job['id']}")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("from before")
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(SEED))
+    drawn = ann.request("POST", "/api/v2/workflows/text_to_image/runs", {"inputs": {"seed": -1, "steps": 1}})
+    seed = ann.end_of(drawn["id"])["seeds"]["3.seed"]
+    go(page, f"run/text_to_image?from={drawn['id']}")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value(str(seed))
+    browsing.watched(page).expect("404")
+    go(page, f"run/no-such-workflow?from={samples.succeeded[1]}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(samples.succeeded[1][:8])
     go(page, f"run?from={samples.succeeded[0]}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(samples.succeeded[0][:8])
     expect(page.get_by_label("Width")).to_have_value("256")
@@ -259,6 +265,39 @@ def test_texts_of_a_workflow_run_nothing(browsing: Browsing, ann: Person, sample
     page = console(browsing, ann, "run/hostile-form")
     expect(page.get_by_label(HOSTILE, exact=True)).to_have_value("255")
     expect(page.locator("main img")).to_have_count(0)
+
+
+def test_one_of_many_choices_is_found_with_the_keyboard(browsing: Browsing, ann: Person, samples: Samples) -> None:
+    names = [f"folder/model {letter}{number}.safetensors" for letter in "ab" for number in range(20)]
+    schema = {"properties": {"model": {"type": "string", "enum": names, "default": names[0]}}}
+    told = {"name": "many", "source": "own", "latest": 1, "aliases": {}, "version": 1, "inputs": [], "schema": schema}
+    sent: list[Any] = []
+
+    def take(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(status=422, json={"error": {"code": "stop", "message": "enough"}})
+
+    page = console(browsing, ann, "usage")
+    page.route("**/api/v2/workflows/many", lambda route: route.fulfill(json=told))
+    page.route("**/api/v2/workflows/many/runs*", take)
+    go(page, "run/many")
+    field = page.get_by_role("combobox", name="Model")
+    field.click()
+    expect(page.get_by_role("option")).to_have_count(40)
+    check_accessible(page, "run-choices")
+    field.press_sequentially("B 17")
+    expect(page.get_by_role("option")).to_have_text(["folder/model b17.safetensors"])
+    field.press("ArrowDown")
+    field.press("Enter")
+    expect(field).to_have_value("folder/model b17.safetensors")
+    expect(field).to_have_attribute("aria-expanded", "false")
+    browsing.watched(page).expect("422")
+    field.press("Control+Enter")
+    expect(page.get_by_role("alert")).to_have_text("enough")
+    assert sent[0]["inputs"] == {"model": "folder/model b17.safetensors"}
+    field.fill("none of them")
+    press_run(page)
+    expect(page.locator("[data-field=model] .problem")).to_have_text("is none of the choices")
 
 
 @pytest.mark.parametrize("path", ["run", "run/text_to_image"])

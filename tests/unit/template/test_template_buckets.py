@@ -209,17 +209,21 @@ def test_every_door_knows_the_buckets(function: str, variable: str, own: tuple[s
 
 
 @pytest.mark.parametrize("name", BUCKETS)
-def test_web_pages_are_let_in_where_the_api_sends_them_and_only_if_some_are_named(name: str) -> None:
+def test_the_console_and_pages_that_are_named_are_let_in_where_the_api_sends_them(name: str) -> None:
     configuration = BUCKETS[name].get("CorsConfiguration")
     if name == "InputBucket":  # nobody has a link to it
         assert configuration is None
         return
-    condition, rules, otherwise = configuration["Fn::If"]
-    assert (condition, otherwise) == ("HasCorsOrigins", {"Ref": "AWS::NoValue"})
-    (rule,) = rules["CorsRules"]
+    (rule,) = configuration["CorsRules"]
+    condition, with_others, console_alone = rule["AllowedOrigins"]["Fn::If"]
+    assert condition == "HasCorsOrigins"
     origins = ["https://a.example", "https://b.example"]
     # "null" is what a browser sends after a redirect of the API to the bucket.
-    assert resolve(rule["AllowedOrigins"], CorsOrigins=origins) == [*origins, "null"]
+    console = "https://${HttpApi}.execute-api.${AWS::Region}.${AWS::URLSuffix}"
+    assert console_alone == [{"Fn::Sub": console}, "null"]
+    *others, own, redirected = resolve(with_others, CorsOrigins=origins)
+    assert others == origins
+    assert (own, redirected) == (resolve({"Fn::Sub": console}), "null")
     writes = {"PUT", "POST"} if name == "AssetsBucket" else set()
     assert set(rule["AllowedMethods"]) == {"GET", "HEAD"} | writes
     assert {"ETag", "Content-Range"} <= set(rule["ExposedHeaders"])

@@ -2,7 +2,8 @@
 
 import { del, get, me, post } from "./api.js";
 import { h, replace, svg } from "./dom.js";
-import { action, bytes, confirm, copyButton, dialog, dollars, duration, empty, failure, number, time } from "./parts.js";
+import { table } from "./intake.js";
+import { action, bytes, confirm, copyButton, dialog, dollars, duration, empty, failure, field, number, time } from "./parts.js";
 
 const DAYS = { 7: "7 days", 30: "30 days", 90: "90 days" };
 const BY = { workflow: "Workflow", key: "Key", day: "Day", owner: "Owner" };
@@ -64,7 +65,7 @@ const paintUsage = async (place, asked, who) => {
   if (!total?.jobs) return replace(place, empty("No jobs in this time", "What jobs took and cost is counted as each ends."));
   return replace(place,
     h("div", { class: "card stack" }, h("div", { class: "counts" }, [["jobs", number(total.jobs)], ["failed", number(total.failed)], ["time", duration(total.seconds * 1000)], ["outputs", number(total.outputs)], ["made", bytes(total.bytes)], ["cost", dollars(total.cost_usd)]].map(([name, value]) => h("span", {}, h("b", {}, value), h("span", { class: "dim" }, ` ${name}`)))), chart(daily, range)),
-    h("div", { class: "card scroll", tabindex: 0, role: "region", "aria-label": "Usage" }, table(rows.rows, asked, who)));
+    h("div", { class: "card" }, usageTable(rows.rows, asked, who)));
 };
 
 /** Every day between two, also those that have nothing. */
@@ -95,7 +96,7 @@ const chart = (rows, range) => {
   h("figcaption", { class: "row dim" }, h("small", {}, range.from), h("small", { class: "grow" }, ""), h("small", {}, "jobs a day"), h("small", { class: "grow" }, ""), h("small", {}, range.to)));
 };
 
-const table = (rows, asked, who) => {
+const usageTable = (rows, asked, who) => {
   const most = Math.max(0.000001, ...rows.map((row) => row.seconds));
   const nameOf = (row) => row.key_name || row[asked.by] || "(none)";
   const cell = (row) => {
@@ -103,9 +104,9 @@ const table = (rows, asked, who) => {
     if (asked.by === "owner" && who.is_admin) return h("a", { href: hashOf(asked, { by: "workflow", owner: row.owner }) }, row.owner);
     return nameOf(row);
   };
-  return h("table", {}, h("thead", {}, h("tr", {}, [BY[asked.by], "Jobs", "Failed", "Time", "Outputs", "Made", "Cost"].map((text, place) => h("th", { scope: "col", class: place ? "num" : null }, text)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, h("td", { class: "wrap" }, cell(row), h("span", { class: "share", "aria-hidden": "true", style: { width: `${(100 * row.seconds) / most}%` } })),
-      [number(row.jobs), number(row.failed), duration(row.seconds * 1000), number(row.outputs), bytes(row.bytes), dollars(row.cost_usd)].map((text) => h("td", { class: "num" }, text))))));
+  return table("Usage", [BY[asked.by], "Jobs", "Failed", "Time", "Outputs", "Made", "Cost"], rows.map((row) => [
+    [cell(row), h("span", { class: "share", "aria-hidden": "true", style: { width: `${(100 * row.seconds) / most}%` } })],
+    number(row.jobs), number(row.failed), duration(row.seconds * 1000), number(row.outputs), bytes(row.bytes), dollars(row.cost_usd)]), ["wrap", "num", "num", "num", "num", "num", "num"]);
 };
 
 const paintKeys = async (place) => {
@@ -115,14 +116,14 @@ const paintKeys = async (place) => {
     const works = (key) => !key.is_revoked && !(key.expires_at && new Date(key.expires_at) < new Date());
     const sorted = [...keys].sort((one, other) => Number(works(other)) - Number(works(one)) || (one.created_at < other.created_at ? 1 : -1));
     replace(place, h("header", {}, h("h2", { class: "grow" }, "Keys"), action("New key", () => askKey(load), { kind: "small", name: "plus" })),
-      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Keys" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "Owner", "Made", "Limits"].map((text) => h("th", { scope: "col" }, text)), h("td", {}))),
-        h("tbody", {}, sorted.map((key) => h("tr", { class: works(key) ? null : "dim" }, h("td", { class: "wrap" }, h("b", {}, key.name), key.is_admin ? [" ", h("span", { class: "chip warn" }, "admin")] : null, works(key) ? null : [" ", h("span", { class: "chip bad" }, key.is_revoked ? "revoked" : "expired")]),
-          h("td", { class: "wrap" }, key.owner), h("td", {}, time(key.created_at)), h("td", { class: "wrap" }, limitsOf(key)),
-          h("td", {}, works(key) && !key.is_admin ? action("Revoke", async () => {
-            if (!(await confirm(`Revoke ${key.name}?`, "Requests with it are refused within a minute. This cannot be undone.", "Revoke it"))) return;
-            await del(`keys/${encodeURIComponent(key.id)}`);
-            await load();
-          }, { kind: "danger small", "aria-label": `Revoke ${key.name}` }) : null)))))));
+      table("Keys", ["Name", "Owner", "Made", "Limits", ""], sorted.map((key) => [
+        [h("b", {}, key.name), key.is_admin ? [" ", h("span", { class: "chip warn" }, "admin")] : null, works(key) ? null : [" ", h("span", { class: "chip bad" }, key.is_revoked ? "revoked" : "expired")]],
+        key.owner, time(key.created_at), limitsOf(key),
+        works(key) && !key.is_admin ? action("Revoke", async () => {
+          if (!(await confirm(`Revoke ${key.name}?`, "Requests with it are refused within a minute. This cannot be undone.", "Revoke it"))) return;
+          await del(`keys/${encodeURIComponent(key.id)}`);
+          await load();
+        }, { kind: "danger small", "aria-label": `Revoke ${key.name}` }) : null]), ["wrap", "wrap", "", "wrap", ""]));
   } catch (error) {
     if (error.name !== "AbortError") replace(place, failure(error, load));
   }
@@ -135,17 +136,17 @@ const limitsOf = (key) =>
 const askKey = (load) => {
   const named = {};
   const input = (name, label, props = {}, hint = null) => {
-    named[name] = h("input", { type: "text", id: `key-${name}`, autocomplete: "off", ...props });
-    return h("div", { class: "field" }, h("label", { for: `key-${name}` }, label), named[name], hint ? h("small", { class: "hint" }, hint) : null);
+    named[name] = h("input", { type: "text", autocomplete: "off", ...props });
+    return field(label, named[name], hint);
   };
-  const onBudget = h("select", { id: "key-on-budget" }, h("option", { value: "warn" }, "warn"), h("option", { value: "refuse" }, "refuse further jobs"));
+  const onBudget = h("select", {}, h("option", { value: "warn" }, "warn"), h("option", { value: "refuse" }, "refuse further jobs"));
   const problem = h("div", {});
   let button = null;
   dialog("New key", (close) => h("form", {
     onsubmit: (event) => { event.preventDefault(); button.click(); },
   }, input("name", "Name", { required: true, autofocus: true, maxlength: 64 }), input("owner", "Owner", { required: true, maxlength: 64 }, "Whose jobs and files it opens"),
   h("div", { class: "fields" }, input("max_in_flight", "Jobs at once", { inputmode: "numeric" }), input("requests_per_minute", "Requests a minute", { inputmode: "numeric" }),
-    input("days", "Ends after days", { inputmode: "numeric" }), input("budget_usd", "Dollars a month", { inputmode: "decimal" }), h("div", { class: "field" }, h("label", { for: "key-on-budget" }, "Beyond them"), onBudget)),
+    input("days", "Ends after days", { inputmode: "numeric" }), input("budget_usd", "Dollars a month", { inputmode: "decimal" }), field("Beyond them", onBudget)),
   h("small", { class: "hint" }, "What stands empty is no limit."), problem,
   h("div", { class: "actions" }, (button = action("Make the key", async () => {
     try {

@@ -25,13 +25,14 @@ let isLost = false;
 export const key = () => sessionStorage.getItem(KEY) ?? "";
 
 export const setKey = (text) => {
+  if (text !== key()) sessionStorage.clear(); // what a page keeps is the key's owner's
   sessionStorage.setItem(KEY, text);
   known = null;
   tell("key", { has: true });
 };
 
 export const forget = () => {
-  sessionStorage.removeItem(KEY);
+  sessionStorage.clear();
   known = null;
   tell("key", { has: false });
 };
@@ -65,7 +66,7 @@ export const baseUrl = () => ROOT.href.replace(/\/$/, "");
 export const rights = (url) => (new URL(url).origin === ROOT.origin && key() ? { authorization: `Bearer ${key()}` } : {});
 
 export const get = (path, query, options = {}) =>
-  again(() => send("GET", path, { query, ...options, signal: options.signal ?? scope.signal }));
+  again(() => send("GET", path, { query, ...options, signal: options.signal === undefined ? scope.signal : options.signal }));
 export const post = (path, body, options = {}) => send("POST", path, { body, ...options });
 export const put = (path, body, options = {}) => send("PUT", path, { body, ...options });
 export const del = (path, options = {}) => send("DELETE", path, options);

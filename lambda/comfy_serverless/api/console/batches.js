@@ -2,9 +2,10 @@
 
 import { get, post } from "./api.js";
 import { h, replace } from "./dom.js";
+import { table } from "./intake.js";
 import { every } from "./live.js";
 import { begin } from "./new_batch.js";
-import { action, bar, confirm, dialog, duration, empty, failure, number, shortId, statusChip, thumb, time, toast } from "./parts.js";
+import { action, bar, confirm, dialog, duration, empty, failure, field, number, shortId, statusChip, thumb, time, toast } from "./parts.js";
 import { saveAll, saveLinks } from "./saving.js";
 
 const LOOK_MS = 2000;
@@ -29,7 +30,7 @@ const list = async (root) => {
   const paint = (first) => {
     const known = new Set(first.map((batch) => batch.id));
     const found = [...first, ...more.filter((batch) => !known.has(batch.id))];
-    replace(place, found.length ? h("div", { class: "card" }, h("ul", { class: "rows" }, found.map(row)), further)
+    replace(place, found.length ? h("div", { class: "card" }, h("ul", { class: "rows" }, found.map((batch, place) => row(batch, found.findIndex((other) => other.name === batch.name) < place))), further)
       : empty("No batches yet", "A batch runs many jobs: a line of a manifest, a row of a table, or a picture each.", h("a", { class: "button primary", href: "#/batches?new=1" }, "New batch")));
   };
   const further = h("div", { class: "actions" });
@@ -49,9 +50,10 @@ const list = async (root) => {
   return every(LIST_MS, look);
 };
 
-const row = (batch) =>
+/** A name is that of the newest batch of it; those before it are named by their ids. */
+const row = (batch, isBefore) =>
   h("li", {},
-    h("div", {}, h("a", { class: "name", href: addressOf(batch.name) }, batch.name), h("div", { class: "row dim" }, statusChip(batch.status), time(batch.created_at))),
+    h("div", {}, h("a", { class: "name", href: addressOf(isBefore ? batch.id : batch.name) }, batch.name), h("div", { class: "row dim" }, statusChip(batch.status), time(batch.created_at))),
     h("div", { class: "stack" }, split(batch), counts(batch)),
     h("span", { class: "dim", "data-varies": "" }, pace(batch)));
 
@@ -125,15 +127,14 @@ const failed = (batch) => {
   if (!found.length && !reports.length) return null;
   return h("div", { class: "card" }, h("header", {}, h("h2", { class: "grow" }, found.length ? "First failures" : "Report"),
     reports.map(([text, url]) => h("a", { class: "button quiet small", href: url, target: "_blank", rel: "noopener" }, text))),
-  found.length ? h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "First failures" }, h("table", {}, h("thead", {}, h("tr", {}, ["Line", "Job", "Why"].map((text, place) => h("th", { class: place ? null : "num", scope: "col" }, text)))),
-    h("tbody", {}, found.map((one) => h("tr", {}, h("td", { class: "num" }, one.line ?? "–"), h("td", {}, one.job_id ? h("a", { href: `#/jobs/${encodeURIComponent(one.job_id)}` }, shortId(one.job_id)) : "–"), h("td", { class: "wrap" }, h("b", {}, one.code), " ", one.message)))))) : null);
+  found.length ? table("First failures", ["Line", "Job", "Why"], found.map((one) => [one.line ?? "–", one.job_id ? h("a", { href: `#/jobs/${encodeURIComponent(one.job_id)}` }, shortId(one.job_id)) : "–", [h("b", {}, one.code), " ", one.message]]), ["num", "", "wrap"]) : null);
 };
 
 const askRetry = (batch) => {
-  const menu = h("select", { id: "retry-only", autofocus: true }, [["curable", "what may succeed a second time"], ["failed", "all that failed"], ["canceled", "what was canceled"], ["all", "every line"]].map(([value, text]) => h("option", { value }, text)));
+  const menu = h("select", { autofocus: true }, [["curable", "what may succeed a second time"], ["failed", "all that failed"], ["canceled", "what was canceled"], ["all", "every line"]].map(([value, text]) => h("option", { value }, text)));
   dialog(`Run again of ${batch.name}`, (close) => h("form", {
     onsubmit: (event) => event.preventDefault(),
-  }, h("div", { class: "field" }, h("label", { for: "retry-only" }, "Which lines"), menu, h("small", { class: "hint" }, "They become a batch of their own.")),
+  }, field("Which lines", menu, "They become a batch of their own."),
   h("div", { class: "actions" }, action("Run again", async () => {
     const made = await post(pathOf(batch.name, "/retry"), { only: menu.value });
     close();

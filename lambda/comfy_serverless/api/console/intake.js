@@ -4,7 +4,7 @@ import { get, key, post, put, upload } from "./api.js";
 import { filesIn } from "./controls.js";
 import { h, replace } from "./dom.js";
 import { fieldsOf } from "./form.js";
-import { dialog, icon } from "./parts.js";
+import { dialog, field, icon } from "./parts.js";
 
 /** Larger files are uploaded first, for an hour. */
 const MOST_SENT_BYTES = 4_000_000;
@@ -112,8 +112,8 @@ export const sourceWord = (source) => ({ own: "yours", operator: "shared by the 
 
 /** Ask for a name, keep a workflow under it, and go there. */
 export const keepAs = (workflow, name, { isFixed = false, done = null } = {}) => {
-  const called = h("input", { type: "text", value: name, id: "keep-name", maxlength: 64, readonly: isFixed, autofocus: !isFixed, required: true });
-  const note = h("input", { type: "text", id: "keep-note", maxlength: 1000, autofocus: isFixed });
+  const called = h("input", { type: "text", value: name, maxlength: 64, readonly: isFixed, autofocus: !isFixed, required: true });
+  const note = h("input", { type: "text", maxlength: 1000, autofocus: isFixed });
   const force = h("input", { type: "checkbox", role: "switch" });
   const problem = h("div", { role: "alert" });
   const forced = h("label", { class: "switch", hidden: true }, force, "Keep it all the same");
@@ -131,8 +131,8 @@ export const keepAs = (workflow, name, { isFixed = false, done = null } = {}) =>
       }
     },
   },
-  h("div", { class: "field" }, h("label", { for: "keep-name" }, "Name"), called, h("small", { class: "hint" }, "Letters, digits, - and _")),
-  h("div", { class: "field" }, h("label", { for: "keep-note" }, "What is new"), note),
+  field("Name", called, "Letters, digits, - and _"),
+  field("What is new", note),
   problem, forced,
   h("div", { class: "actions" }, h("button", { class: "button primary" }, "Keep"))), { kind: "small" });
 };
@@ -142,4 +142,37 @@ export const keyTag = () => {
   let hash = 5381;
   for (const letter of key()) hash = (hash * 33 + letter.charCodeAt(0)) >>> 0;
   return hash.toString(36);
+};
+
+/** A table that scrolls in itself, on a phone. Columns in `wrap` are long texts, in `num` numbers. */
+export const table = (label, heads, rows, kinds = []) =>
+  h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, h("table", {}, h("thead", {}, h("tr", {}, heads.map((text, place) => (text ? h("th", { scope: "col", class: kinds[place] }, text) : h("td"))))), rowsOf(rows, kinds)));
+
+/** The rows of a table: lists of cells. */
+export const rowsOf = (rows, kinds = []) => h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, place) => h("td", { class: kinds[place] }, cell)))));
+
+/** Give a file to whoever looks at the page. */
+export const hand = (file, name) => {
+  const url = URL.createObjectURL(file);
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+};
+
+const LAST = "last:";
+
+/** Where this tab keeps something for the key in use. */
+export const memoryOf = (what) => `${LAST}${keyTag()}:${what}`;
+
+export const store = (memory, value) => {
+  try {
+    sessionStorage.setItem(memory, JSON.stringify(value));
+  } catch {
+    sessionStorage.removeItem(memory); // more than a tab may keep: it is not remembered
+  }
+};
+
+/** What was stored there; null for nothing. What another key has left is dropped. */
+export const recalled = (memory) => {
+  for (const name of Object.keys(sessionStorage)) if (name.startsWith(LAST) && !name.startsWith(memoryOf(""))) sessionStorage.removeItem(name);
+  return JSON.parse(sessionStorage.getItem(memory));
 };

@@ -57,7 +57,7 @@ const show = async ({ isFirst = false } = {}) => {
   }
   root.setAttribute("aria-busy", "true");
   try {
-    const page = (await load()).default;
+    const page = (await load().catch(missing)).default;
     if (mine !== turn) return;
     document.title = `${page.title} – comfy-serverless`;
     root.className = `page-${page.name}`;
@@ -73,6 +73,18 @@ const show = async ({ isFirst = false } = {}) => {
       if (!isFirst) (root.querySelector("h1") ?? root).focus({ preventScroll: true });
     }
   }
+};
+
+/**
+ * A module could not be had: the connection is lost, or another release is served by now. A browser does not try it
+ * again in the same document, so the page is loaded anew, once, as soon as the API can be reached.
+ */
+const missing = async (error) => {
+  await api.get("health");
+  if (history.state?.again) throw error;
+  history.replaceState({ again: true }, "");
+  location.reload();
+  return new Promise(() => {});
 };
 
 const leave = () => {
@@ -120,9 +132,9 @@ const askForKey = async (note = "") => {
   });
   const local = h("div", {});
   const use = async (text) => {
-    const { status } = await fetch(api.address("jobs", { limit: 1 }), {
+    const { status } = await fetch(api.address("me"), {
       headers: { authorization: `Bearer ${text}` }, cache: "no-store", credentials: "omit",
-    }).catch(() => ({ status: 0 }));
+    }).then(async (answer) => (await answer.text(), answer), () => ({ status: 0 }));
     if (status === 401 || status === 403) return void replace(message, "This key does not work: it is unknown, revoked or expired.");
     if (!status) return void replace(message, "The API cannot be reached.");
     asking.wasUsed = true;

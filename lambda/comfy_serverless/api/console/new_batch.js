@@ -6,7 +6,7 @@ import { h, replace } from "./dom.js";
 import { stringify } from "./exact.js";
 import { changed, fieldsOf, initial, placed, valuesOf } from "./form.js";
 import { all, everywhere, keyTag, saying } from "./intake.js";
-import { action, bar, bytes, number } from "./parts.js";
+import { action, bar, bytes, field, number } from "./parts.js";
 
 const AT_ONCE = 4;
 /** What is longer goes to S3 first. */
@@ -50,7 +50,7 @@ export const begin = async (root) => {
     h("div", { class: "stack" },
       h("label", { class: "drop zone", for: "batch-files" }, input, h("b", {}, "Drop a manifest, a table, or many pictures"),
         h("span", { class: "dim" }, ".jsonl or .json: a request a line. .csv: a row each, its head names the inputs. Pictures: one job each, of a workflow.")),
-      h("div", { class: "field" }, h("label", { for: "batch-name" }, "Name"), called), status, place));
+      field("Name", called), status, place));
   return () => {
     end();
     given?.stop?.();
@@ -58,8 +58,8 @@ export const begin = async (root) => {
 };
 
 const suggested = (fileName = "") => {
-  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 26) || "batch";
-  return `${stem}-${new Date().toISOString().slice(0, 16).replace(/[-:]/g, "").replace("T", "-")}`;
+  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 24) || "batch";
+  return `${stem}-${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-")}`;
 };
 
 const problemList = (title, problems) =>
@@ -108,7 +108,7 @@ const workflowMenu = async (look, fits = () => true) => {
   const menu = h("select", { id: "batch-workflow", onchange: () => menu.value && look(menu.value).then(() => saying(problem, ""), (error) => error.name === "AbortError" || saying(problem, error.message, true)) },
     h("option", { value: "" }, known.length ? "Choose a workflow" : "There are no named workflows yet"),
     known.map((one) => h("option", { value: one.source === "operator" ? `shared/${one.name}` : one.name }, one.name)));
-  return h("div", { class: "field" }, h("label", { for: "batch-workflow" }, "Workflow"), menu, problem);
+  return [field("Workflow", menu), problem];
 };
 
 /** Many files: sent up some at a time, those that failed again; then a line each. What is up there stays up. */
@@ -142,7 +142,7 @@ const ofFiles = async (place, files, start) => {
     const fields = await fieldsOfNamed(name);
     const takers = fields.filter((field) => field.kind === "file" && fitsMedia(field.media, files[0].type));
     if (!takers.length) return saying(chosen, `${name} has no input for ${files[0].type || "such files"}.`, true);
-    const taker = h("select", { id: "batch-taker", onchange: () => paintForm() }, takers.map((field) => h("option", { value: field.name }, field.title)));
+    const taker = h("select", { onchange: () => paintForm() }, takers.map((field) => h("option", { value: field.name }, field.title)));
     const rest = h("div", {});
     let form;
     const others = () => fields.filter((field) => field.name !== taker.value);
@@ -160,7 +160,7 @@ const ofFiles = async (place, files, start) => {
       await sendLines(requestsForFiles(name, changed(others(), values, held), taker.value, ready), start);
     };
     paintForm();
-    replace(chosen, takers.length > 1 ? h("div", { class: "field" }, h("label", { for: "batch-taker" }, "Each file is"), taker) : null, rest, starter(`Run ${number(items.length)} jobs`, run));
+    replace(chosen, takers.length > 1 ? field("Each file is", taker) : null, rest, starter(`Run ${number(items.length)} jobs`, run));
   };
   const menu = await workflowMenu(look);
   replace(place, h("div", { class: "card stack" }, progress, menu, chosen));

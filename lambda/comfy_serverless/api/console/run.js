@@ -4,11 +4,10 @@ import { ApiError, get, newId, post } from "./api.js";
 import { formOf } from "./controls.js";
 import { h, replace } from "./dom.js";
 import { changed, fieldsOf, heldIn, initial, isSeed, kept, placed, requestOf, restored, valuesOf } from "./form.js";
-import { all, everywhere, findings, keepAs, keyTag, looked, nameOf, readFile, saying, sourceWord, zone } from "./intake.js";
+import { all, everywhere, findings, keepAs, keyTag, looked, memoryOf, nameOf, readFile, recalled, saying, sourceWord, store, zone } from "./intake.js";
 import { OVER, watchJob } from "./live.js";
-import { action, bar, dollars, duration, empty, failure, isPicture, shortId, statusChip, thumb, toast } from "./parts.js";
+import { action, bar, dollars, duration, empty, failure, field, isPicture, shortId, statusChip, thumb, toast } from "./parts.js";
 
-const LAST = "last:";
 const MOST_TIMES = 20;
 /** What was dropped, until another one is, or the key changes: {fileName, told, whose}. */
 let dropped = null;
@@ -21,7 +20,7 @@ const show = async (root, [name], query) => {
   const begin = async () => {
     saying(status, "");
     try {
-      if (name) shown = await named(place, name, query, list);
+      if (name) shown = await namedOrJob(place, name, query, list);
       else if (query.get("from")) shown = await ofJob(place, query.get("from"), list);
       else if (dropped?.whose === keyTag()) shown = unnamed(place, dropped, list, again);
       else shown = await choice(place, take);
@@ -75,13 +74,23 @@ const choice = async (place, take) => {
 
 const addressOf = (one) => `#/run/${encodeURIComponent(one.name)}${one.source === "own" ? "" : `?source=${one.source}`}`;
 
+/** A job's label may name a workflow that is not there, or no more: then it is the job's own. */
+const namedOrJob = async (place, name, query, list) => {
+  try {
+    return await named(place, name, query, list);
+  } catch (error) {
+    if (error.status !== 404 || !query.get("from")) throw error;
+    return ofJob(place, query.get("from"), list);
+  }
+};
+
 const named = async (place, name, query, list) => {
   const which = Object.fromEntries(["alias", "version", "source"].map((part) => [part, query.get(part)]).filter(([, value]) => value));
   const path = `workflows/${encodeURIComponent(name)}`;
   const workflow = await get(path, which);
   const fields = fieldsOf(workflow.schema, workflow.inputs);
-  const memory = `${LAST}${keyTag()}:${workflow.source}/${name}`;
-  const held = { ...remembered(memory, fields), ...(query.get("from") ? await heldOfJob(fields, query.get("from")) : {}) };
+  const memory = memoryOf(`${workflow.source}/${name}`);
+  const held = { ...restored(fields, recalled(memory)), ...(query.get("from") ? await heldOfJob(fields, query.get("from")) : {}) };
   if (workflow.version === undefined) {
     replace(place, headOf(name), empty("Nothing runs under this name", "Its alias leads nowhere: promote a version first."));
     return null;
@@ -93,18 +102,18 @@ const named = async (place, name, query, list) => {
     held,
     list,
     called: name,
-    remember: (now) => sessionStorage.setItem(memory, JSON.stringify(kept(fields, now))),
+    remember: (now) => store(memory, kept(fields, now)),
     forget: () => sessionStorage.removeItem(memory),
     send: (id, { values, held: now, metadata }) => post(`${path}/runs`, { inputs: changed(fields, values, now), metadata }, { query: which, idempotencyKey: id }),
   });
 };
 
-const unnamed = (place, { fileName, told }, list, again) =>
+const unnamed = (place, { fileName, told, held = {} }, list, again) =>
   formView(place, {
     head: headOf(fileName, [action("Keep it under a name", () => keepAs(told.workflow, nameOf(fileName)), { kind: "small" }), action("Another one", again, { kind: "quiet small" })]),
     about: findings(told.findings, told.notes),
     fields: told.fields,
-    held: {},
+    held,
     list,
     called: fileName,
     send: (id, { values, metadata }) => post("/generate", { ...requestOf(told.fields, values, told.workflow, metadata), job_id: id }),
@@ -112,14 +121,23 @@ const unnamed = (place, { fileName, told }, list, again) =>
 
 /** The workflow of an earlier job, with what it ran with. */
 const ofJob = async (place, id, list) => {
-  const { workflow } = await get(`jobs/${encodeURIComponent(id)}/workflow`);
+  const { workflow, seeds } = await earlierJob(id);
   const told = await looked(workflow);
-  return unnamed(place, { fileName: `Job ${id.slice(0, 13)}`, told }, list, () => { location.hash = "#/run"; });
+  const held = seedsOf(told.fields, seeds);
+  return unnamed(place, { fileName: `Job ${id.slice(0, 13)}`, told, held }, list, () => { location.hash = "#/run"; });
 };
 
 const heldOfJob = async (fields, id) => {
-  const { workflow, format } = await get(`jobs/${encodeURIComponent(id)}/workflow`);
-  return heldIn(fields, format === "api" ? workflow : (await post("workflows/convert", { workflow })).workflow);
+  const { workflow, format, seeds } = await earlierJob(id);
+  const graph = format === "api" ? workflow : (await post("workflows/convert", { workflow })).workflow;
+  return { ...heldIn(fields, graph), ...seedsOf(fields, seeds) };
+};
+
+/** What was submitted for a job, and the seeds that were drawn for it. */
+const earlierJob = async (id) => {
+  const path = `jobs/${encodeURIComponent(id)}`;
+  const [submitted, { seeds }] = await Promise.all([get(`${path}/workflow`), get(path)]);
+  return { ...submitted, seeds: seeds ?? {} };
 };
 
 const headOf = (title, further = []) =>
@@ -147,7 +165,7 @@ const versionMenu = (workflow, which) => {
 const formView = (place, { head, about, fields, held, list, called, send, remember = () => {}, forget = () => {} }) => {
   const form = formOf(fields, held, () => remember(form.held()));
   const times = h("input", { type: "number", min: 1, max: MOST_TIMES, value: 1, class: "times", "aria-label": "How many times" });
-  const labels = h("input", { type: "text", placeholder: "campaign=autumn, market=nordics", id: "run-labels" });
+  const labels = h("input", { type: "text", placeholder: "campaign=autumn, market=nordics" });
   const problem = h("div", {});
   const submit = async () => {
     const now = form.held();
@@ -174,7 +192,7 @@ const formView = (place, { head, about, fields, held, list, called, send, rememb
   } });
   const button = action("Run", submit, { kind: "primary", name: "play", title: "Ctrl + Enter" });
   element.append(form.element,
-    h("details", {}, h("summary", {}, "Labels"), h("div", { class: "field" }, h("label", { for: "run-labels" }, "Labels of the job, to find it again by"), labels)), problem,
+    h("details", {}, h("summary", {}, "Labels"), field("Labels of the job, to find it again by", labels)), problem,
     h("div", { class: "run-bar" }, button, h("span", { class: "dim" }, "×"), times, h("span", { class: "grow" }),
       action("Reset", () => { forget(); form.fill(Object.fromEntries(fields.map((field) => [field.name, initial(field)]))); form.problems({}); }, { kind: "quiet small" })));
   replace(place, head, about, element);
@@ -205,17 +223,6 @@ const sent = async (send, asked) => {
 export const labelsOf = (text) =>
   Object.fromEntries(text.split(",").map((part) => part.split(/=(.*)/s).map((word) => word.trim())).filter(([name, value]) => name && value));
 
-const remembered = (memory, fields) => {
-  for (const name of Object.keys(sessionStorage)) {
-    if (name.startsWith(LAST) && !name.startsWith(`${LAST}${keyTag()}:`)) sessionStorage.removeItem(name); // another key's
-  }
-  try {
-    return restored(fields, JSON.parse(sessionStorage.getItem(memory)));
-  } catch {
-    return {};
-  }
-};
-
 /** Watched at once; those behind them wait for their turn anyhow. */
 const MOST_WATCHED = 2;
 const MOST_KEPT = 40;
@@ -235,7 +242,7 @@ export const runList = (useSeeds) => {
     runs = [];
     whose = keyTag();
   }
-  const memory = `${LAST}${keyTag()}:runs`;
+  const memory = memoryOf("runs");
   const told = h("p", { class: "sr", role: "status" });
   const list = h("ol", { class: "runs", "aria-label": "Runs" });
   const nothing = empty("Nothing run yet", "What you run is shown here while it runs.");
@@ -303,10 +310,10 @@ export const runList = (useSeeds) => {
     runs.forEach((run) => { run.isWatched = false; });
     pump();
   };
-  const keep = () => sessionStorage.setItem(memory, JSON.stringify(runs.slice(-MOST_AGAIN).map(({ job, name }) => [job.id, name])));
+  const keep = () => store(memory, runs.slice(-MOST_AGAIN).map(({ job, name }) => [job.id, name]));
   /** Those of before a reload. */
   const remember = async () => {
-    const found = await Promise.all(earlier(memory).map(([id, name]) => get(`jobs/${encodeURIComponent(id)}`).then((job) => ({ job, name, isOver: OVER.has(job.status), isWatched: false, preview: "" }), () => null)));
+    const found = await Promise.all((recalled(memory) ?? []).map(([id, name]) => get(`jobs/${encodeURIComponent(id)}`).then((job) => ({ job, name, isOver: OVER.has(job.status), isWatched: false, preview: "" }), () => null)));
     const known = new Set(runs.map((run) => run.job.id));
     runs = [...found.filter((run) => run && !known.has(run.job.id)), ...runs];
     shown();
@@ -325,14 +332,6 @@ export const runList = (useSeeds) => {
     },
     end: () => stops.forEach((stop) => stop()),
   };
-};
-
-const earlier = (memory) => {
-  try {
-    return JSON.parse(sessionStorage.getItem(memory)).filter(([id, name]) => typeof id === "string" && typeof name === "string");
-  } catch {
-    return [];
-  }
 };
 
 const live = (stage, { job, preview }) => {

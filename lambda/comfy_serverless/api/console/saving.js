@@ -1,7 +1,7 @@
 // Saves many files as one archive, without holding them: into a file that is chosen, or one that the browser keeps.
 
 import { ApiError } from "./api.js";
-import { h } from "./dom.js";
+import { hand } from "./intake.js";
 
 const AT_ONCE = 4;
 
@@ -98,12 +98,6 @@ const sinkFor = async (name) => {
       await folder.removeEntry(handle.name).catch(() => {});
     },
   };
-};
-
-const hand = (file, name) => {
-  const url = URL.createObjectURL(file);
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 };
 
 const UTF8_AND_SIZES_BEHIND = 0x0808;

@@ -2,8 +2,9 @@
 
 import { del, get, post } from "./api.js";
 import { h, replace } from "./dom.js";
-import { all, everywhere, findings, keepAs, looked, nameOf, pagesOf, readFile, saying, sourceWord, zone } from "./intake.js";
-import { action, confirm, dialog, empty, failure, time, toast } from "./parts.js";
+import { stringify } from "./exact.js";
+import { all, everywhere, findings, hand, keepAs, looked, nameOf, pagesOf, readFile, rowsOf, saying, sourceWord, table, zone } from "./intake.js";
+import { action, confirm, dialog, empty, failure, field, time, toast } from "./parts.js";
 
 const OWN = "own";
 const pathOf = (name, more = "") => `workflows/${encodeURIComponent(name)}${more}`;
@@ -125,8 +126,8 @@ const askMove = (workflow, load, version = workflow.latest, name = "live") => {
   let button = null;
   dialog(`Move an alias of ${workflow.name}`, (close) => h("form", { onsubmit: (event) => { event.preventDefault(); button.click(); } },
     h("datalist", { id: "move-aliases" }, Object.keys(workflow.aliases).map((one) => h("option", { value: one }))),
-    h("div", { class: "field" }, h("label", { for: "move-alias" }, "Alias"), alias),
-    h("div", { class: "field" }, h("label", { for: "move-to" }, "Leads to"), to, h("small", { class: "hint" }, "A version: 3. Or several with their shares: 3=90 4=10")),
+    field("Alias", alias),
+    field("Leads to", to, "A version: 3. Or several with their shares: 3=90 4=10"),
     problem, h("div", { class: "actions" }, (button = action("Move", async () => {
       const called = alias.value.trim();
       try {
@@ -146,33 +147,35 @@ export const targetOf = (text) => {
   return { weights: Object.fromEntries(parts.map(([version, weight]) => [version, Number(weight)])) };
 };
 
+const HEADS = ["Version", "What is new", "By", "When", ""];
+const KINDS = ["", "wrap", "", "", ""];
+
 const versionCard = (workflow, page, isOwn, load) => {
-  const body = h("tbody", {}, page.versions.map((version) => versionRow(workflow, version, isOwn, load)));
+  const cells = (version) => versionCells(workflow, version, isOwn, load);
   const more = h("div", { class: "actions" });
   const paintMore = (cursor) => replace(more, cursor ? action("Older ones", async () => {
     const next = await get(pathOf(workflow.name, "/versions"), { limit: 50, cursor });
-    body.append(...next.versions.map((version) => versionRow(workflow, version, isOwn, load)));
+    card.querySelector("tbody").append(...rowsOf(next.versions.map(cells), KINDS).children);
     paintMore(next.next_cursor);
   }, { kind: "quiet small" }) : null);
   paintMore(page.next_cursor);
-  return h("section", { class: "card" }, h("h2", {}, "Versions"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Versions" }, h("table", {}, h("thead", {}, h("tr", {}, ["Version", "What is new", "By", "When"].map((text) => h("th", { scope: "col" }, text)), h("td", {}))), body)), more);
+  const card = h("section", { class: "card" }, h("h2", {}, "Versions"), table("Versions", HEADS, page.versions.map(cells), KINDS), more);
+  return card;
 };
 
-const versionRow = (workflow, version, isOwn, load) =>
-  h("tr", {}, h("td", {}, h("span", { class: "row" }, h("b", {}, `v${version.number}`), version.aliases.map((alias) => h("span", { class: "chip good" }, alias)))),
-    h("td", { class: "wrap" }, version.note || h("span", { class: "dim" }, "–")), h("td", {}, version.created_by), h("td", {}, time(version.created_at)),
-    h("td", {}, h("span", { class: "row" },
-      isOwn && !version.aliases.includes("live") ? action("Promote", async () => moved(await post(pathOf(workflow.name, "/alias"), { alias: "live", version: version.number, expected: workflow.aliases.live?.weights ?? {} }), "live", load), { kind: "small" }) : null,
-      isOwn ? action("Alias", () => askMove(workflow, load, version.number, "staging"), { kind: "quiet small" }) : null,
-      h("a", { class: "button quiet small", href: runAddress(workflow, { version: version.number }), "aria-label": `Run version ${version.number}` }, "Run"),
-      action("JSON", () => saved(workflow, version.number), { kind: "quiet small", title: "Save the graph" }))));
+const versionCells = (workflow, version, isOwn, load) => [
+  h("span", { class: "row" }, h("b", {}, `v${version.number}`), version.aliases.map((alias) => h("span", { class: "chip good" }, alias))),
+  version.note || h("span", { class: "dim" }, "–"), version.created_by, time(version.created_at),
+  h("span", { class: "row" },
+    isOwn && !version.aliases.includes("live") ? action("Promote", async () => moved(await post(pathOf(workflow.name, "/alias"), { alias: "live", version: version.number, expected: workflow.aliases.live?.weights ?? {} }), "live", load), { kind: "small" }) : null,
+    isOwn ? action("Alias", () => askMove(workflow, load, version.number, "staging"), { kind: "quiet small" }) : null,
+    h("a", { class: "button quiet small", href: runAddress(workflow, { version: version.number }), "aria-label": `Run version ${version.number}` }, "Run"),
+    action("JSON", () => saved(workflow, version.number), { kind: "quiet small", title: "Save the graph" })),
+];
 
 const saved = async ({ name }, number) => {
   const version = await get(pathOf(name, `/versions/${number}`));
-  const { stringify } = await import("./exact.js");
-  const url = URL.createObjectURL(new Blob([stringify(version.editors ?? version.workflow, 1)], { type: "application/json" }));
-  h("a", { href: url, download: `${name}-${number}.json` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  hand(new Blob([stringify(version.editors ?? version.workflow, 1)], { type: "application/json" }), `${name}-${number}.json`);
 };
 
 const retire = async (name) => {
@@ -195,9 +198,9 @@ const health = (workflow) => {
 };
 
 const inputTable = (inputs) =>
-  inputs.length ? h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Inputs" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "Takes", "Unless set", "Goes to"].map((text) => h("th", { scope: "col" }, text)))),
-    h("tbody", {}, inputs.map((input) => h("tr", {}, h("td", { class: "wrap" }, h("b", {}, input.name), input.is_required ? h("span", { class: "dim" }, " (needed)") : null, input.description ? h("div", { class: "dim" }, input.description) : null),
-      h("td", { class: "wrap" }, takes(input)), h("td", { class: "wrap" }, input.default === null || input.default === undefined ? h("span", { class: "dim" }, "–") : String(input.default).slice(0, 120)), h("td", { class: "wrap" }, h("code", {}, input.targets.join(", ")))))))) : h("p", { class: "dim" }, "None: it runs as it stands.");
+  inputs.length ? table("Inputs", ["Name", "Takes", "Unless set", "Goes to"], inputs.map((input) => [
+    [h("b", {}, input.name), input.is_required ? h("span", { class: "dim" }, " (needed)") : null, input.description ? h("div", { class: "dim" }, input.description) : null],
+    takes(input), input.default === null || input.default === undefined ? h("span", { class: "dim" }, "–") : String(input.default).slice(0, 120), h("code", {}, input.targets.join(", "))]), ["wrap", "wrap", "wrap", "wrap"]) : h("p", { class: "dim" }, "None: it runs as it stands.");
 
 const takes = (input) => {
   if (input.kind === "choice") return `${input.choices?.length ?? "any"} choices`;
