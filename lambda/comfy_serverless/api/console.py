@@ -36,6 +36,8 @@ _ASKED, _KEPT = "no-cache", "public, max-age=31536000, immutable"
 #: What every page needs: a browser begins to load it before it has run anything.
 SHELL: Final = ("main.js", "dom.js", "api.js", "exact.js", "live.js", "parts.js")
 _STYLES: Final = ("style.css", "forms.css")
+#: Of a style, those that mean nothing: behind its signs, and before braces.
+_BLANKS: Final = re.compile(r"(?<=[{};:,]) +| +(?=[{}])")
 _STYLE, _MODULES, _PRELOADS = "/*style*/", "/*modules*/", "<!--preloads-->"
 _AROUND_SIGNS: Final = re.compile(r"\s*([{};,])\s*")  # of a style; no text in ours has these signs
 _START = 'import("./console/main.js")'
@@ -76,7 +78,8 @@ def console_files() -> dict[str, File]:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         content_type = _TYPES.get(entry.name.rpartition(".")[2])
         if content_type is not None:
-            found[entry.name] = File(lean(entry.read_text(encoding="utf-8")), content_type)
+            text = lean(entry.read_text(encoding="utf-8"))
+            found[entry.name] = File(_BLANKS.sub("", text) if entry.name.endswith(".css") else text, content_type)
     return found
 
 

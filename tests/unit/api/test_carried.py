@@ -49,7 +49,7 @@ def picture(**texts: object) -> bytes:
 
 def uploaded(api: ApiWorld, content: bytes, name: str, *, owner: str = "team", kind: str = "image/png") -> str:
     naming = Naming(file_path=name, content_type=kind, tags=(), expires_in_s=None)
-    return api.services.assets.store(owner, io.BytesIO(content), digest_of(io.BytesIO(content)), naming).id
+    return str(api.services.assets.store(owner, io.BytesIO(content), digest_of(io.BytesIO(content)), naming).id)
 
 
 def test_a_picture_gives_the_graph_and_the_editors_workflow(api: ApiWorld) -> None:

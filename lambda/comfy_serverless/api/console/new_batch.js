@@ -16,6 +16,8 @@ const MOST_SHOWN = 8;
 
 export const begin = async (root) => {
   const called = h("input", { type: "text", id: "batch-name", maxlength: 40, pattern: "[A-Za-z0-9_\\-]+", value: suggested() });
+  let isNamed = false; // by hand
+  called.addEventListener("input", () => { isNamed = true; });
   const status = h("div", {});
   const place = h("div", { class: "stack" });
   let given = null;
@@ -36,10 +38,10 @@ export const begin = async (root) => {
     saying(status, "");
     try {
       const [first] = files;
+      if (!isNamed) called.value = suggested(first.name);
       if (isManifest(first.name)) given = ofManifest(place, first, start);
       else if (isTable(first.name)) given = await ofTable(place, first, start);
       else given = await ofFiles(place, [...(given?.files ?? []), ...files], start);
-      called.value = suggested(first.name);
     } catch (error) {
       if (error.name !== "AbortError") saying(status, error.message, true);
     }
