@@ -22,6 +22,7 @@ from tests.patience import wait_until
         ("console.assert(false, 'wrong')", "console: wrong"),
         ("setTimeout(() => { throw new Error('nobody caught it') })", "uncaught: nobody caught it"),
         ("Promise.reject(new Error('nor this'))", "uncaught: nor this"),
+        ("setTimeout(() => alert('hello'))", "dialog: hello"),
         ("fetch('/nowhere')", "the server responded with a status of 40"),
         ("document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/x'}))", "another host: GET"),
         ("document.body.setAttribute('style', 'color: red')", "policy: style-src-attr refused inline"),
