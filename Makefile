@@ -39,7 +39,7 @@ IMAGE_ARGS ?=
 IMAGE_OUT ?= out/image
 UPGRADE_ARGS ?=
 
-.PHONY: help setup demo dev test test-fast test-services test-console extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
+.PHONY: help setup demo dev traces test test-fast test-services test-console extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ test-fast: setup ## The pure part of the tests: seconds, while you work
 
 extras: setup ## Each extra in a fresh environment, and the README's lines with it (needs a package index)
 	$(RUN) -m pytest tests/extras $(PYTEST_ARGS)
+
+traces: setup ## The spans of one line of a batch as a picture, from the service on this machine (docs/images/trace.svg)
+	@$(RUN) -m demo.traces
 
 soak: setup ## Thousands of jobs with faults thrown at random: make soak SOAK_JOBS=2000 SOAK_SEED=7
 	@$(RUN) -m tests.soak --jobs $(SOAK_JOBS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))

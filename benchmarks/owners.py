@@ -49,6 +49,7 @@ class _Request:
     is_checked: ClassVar[bool] = True
     origin_bucket: ClassVar[None] = None
     extra_data: ClassVar[None] = None
+    trace: ClassVar[None] = None
 
     def read(self, **_: object) -> JobRequest:
         return JobRequest.parse({"workflow": dict(self.workflow)})

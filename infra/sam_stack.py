@@ -84,6 +84,12 @@ class SamStack:
                 {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*", "asset#*"]}},
             ),
             allow(
+                "CountWhatJobsCost",
+                ["dynamodb:UpdateItem"],
+                [self.jobs_table_arn],
+                {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["usage#*"]}},
+            ),
+            allow(
                 "SeeWhetherABatchIsPaused",
                 ["dynamodb:GetItem"],
                 [self.jobs_table_arn],

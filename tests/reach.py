@@ -102,6 +102,7 @@ ITEMS: Final = (
     "checkup#",
     "batch#",
     "rate#",
+    "usage#",
     "keys",
     "admins",
     "care",

@@ -33,6 +33,7 @@
     └── Refusal                                        the API refuses a request
         ├── Unauthorized        unauthorized           no key, or one that is not valid
         ├── Forbidden           forbidden              a valid key that may not do this
+        │   └── BudgetExceeded  budget_exceeded        the key's jobs have cost what they may this month
         ├── NotFound            not_found              there is no such job or asset of this owner
         │   └── BlobNotFound    blob_not_found         the owner has no file with this hash
         ├── HashMismatch        hash_mismatch          the bytes are not those that were announced
@@ -103,8 +104,10 @@ class ComfyError(Exception):
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = dict(details or {})
-        #: `connector.outputs.Output`s; this file imports nothing of ours.
+        #: `connector.outputs.Output`s, and the `connector.facts.Timings` of the run that failed; this file imports
+        #: nothing of ours.
         self.outputs: tuple[Any, ...] = ()
+        self.timings: Any = None
 
 
 class InternalError(ComfyError):
@@ -286,6 +289,10 @@ class Forbidden(Refusal, code="forbidden", http_status=403):
     """The API key is good, but not for this."""
 
 
+class BudgetExceeded(Forbidden, code="budget_exceeded"):
+    """The jobs of this key have cost as much as they may in a month; `details` has both sums."""
+
+
 class NotFound(Refusal, code="not_found", http_status=404):
     """There is no such thing, or it belongs to another owner: a caller cannot tell the two apart."""
 
@@ -304,6 +311,10 @@ class AssetInUse(Refusal, code="asset_in_use", http_status=409):
 
 class WorkflowChanged(Refusal, code="workflow_changed", http_status=409):
     """Somebody else has pushed a named workflow or moved its alias meanwhile; `details` has what is so now."""
+
+
+class WrongBatchState(Refusal, code="batch_state", http_status=409):
+    """The batch has ended, or has not yet: that cannot be done with it now."""
 
 
 class InvalidCursor(Refusal, code="invalid_cursor", http_status=422):

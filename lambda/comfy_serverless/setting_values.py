@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -123,6 +124,22 @@ def boolean(text: str) -> bool:
     if text.lower() not in values:
         raise ValueError("must be true or false")
     return values[text.lower()]
+
+
+class KeepLogs(StrEnum):
+    """Of which jobs the log is kept."""
+
+    FAILED = "failed"
+    ALL = "all"
+    NONE = "none"
+
+
+def keep_logs(text: str) -> KeepLogs:
+    """Of which jobs."""
+    try:
+        return KeepLogs(text.lower())
+    except ValueError:
+        raise ValueError("must be failed, all or none") from None
 
 
 def words(text: str) -> tuple[str, ...]:

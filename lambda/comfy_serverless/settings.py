@@ -117,6 +117,13 @@ class Settings:
         "Whether a small WebP is made of each picture, and of each video's first frame, beside the output in its "
         "bucket",
     )
+    keep_logs: to.KeepLogs = _env(
+        "KEEP_LOGS",
+        to.keep_logs,
+        to.KeepLogs.FAILED,
+        "Of which jobs the last lines that ComfyUI wrote are kept, as `log.txt` beside `result.json`: `failed`, `all` "
+        "or `none`",
+    )
     workflows_dir: Path | None = _env(
         "WORKFLOWS_DIR", to.folder, None, 'Folder of workflows a request may name: `"workflow": "name"`'
     )
@@ -212,6 +219,13 @@ class Settings:
         to.count,
         2,
         "Jobs of batches that wait in an endpoint, for each of its instances; with callers' jobs one more",
+    )
+    otel_endpoint: str | None = _env(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        to.web_address,
+        None,
+        "Where spans of OpenTelemetry are sent, as OTLP over HTTP: `http://127.0.0.1:4318`, a collector beside the "
+        "function. Without it there are none",
     )
     webhook_queue_url: str | None = _env("WEBHOOK_QUEUE_URL", to.queue, None, "SQS queue of webhooks to send")
     max_queued_jobs: int = _env(

@@ -33,6 +33,7 @@ class RequestOf:
     is_checked: bool = True
     origin_bucket: None = None
     extra_data: None = None
+    trace: None = None
 
     def read(self, **_: object) -> JobRequest:
         return JobRequest.parse(dict(self.request))

@@ -43,6 +43,7 @@ class _Request:
     is_checked: ClassVar[bool] = False
     origin_bucket: ClassVar[None] = None
     extra_data: ClassVar[None] = None
+    trace: ClassVar[None] = None
 
     @property
     def default_id(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +91,7 @@ class FakeEngine:
     discarded: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
     starts: int = 1
+    lines: tuple[str, ...] = ()
     declares: Mapping[str, Any] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
 
@@ -129,6 +130,7 @@ class FakeEngine:
         execution_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
+        on_log: Callable[[Sequence[str]], None] | None = None,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
         apart_as: str | None = None,
@@ -143,6 +145,8 @@ class FakeEngine:
         for output in self.outputs * self.attempts if self.announces else ():
             on_output(output)
         self.then()
+        if on_log is not None:
+            on_log(self.lines)
         if self.error is not None:
             self.error.outputs = self.outputs
             raise self.error

@@ -97,6 +97,7 @@ GARBAGE: dict[str, list[str]] = {
     "ENGINE_GROWTH_BYTES": WHOLE,
     "ENGINE_MAX_JOBS": WHOLE,
     "OUTPUT_BUCKET": BUCKET,
+    "KEEP_LOGS": ["", "yes", "failed,all", "some"],
     "MAX_LISTED_OUTPUTS": WHOLE,
     "WORKFLOWS_DIR": ["/nope", "~nobody-here", "pyproject.toml"],
     "DEFAULT_DEADLINE_S": NUMBER,

@@ -7,6 +7,7 @@ API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  outp
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
@@ -15,8 +16,10 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
+from comfy_serverless import tracing
 from comfy_serverless.api import (
     assets,
+    batches,
     carried,
     console,
     doctor,
@@ -26,13 +29,17 @@ from comfy_serverless.api import (
     job_lists,
     jobs,
     keys,
+    logs,
     me,
     named_workflows,
     needs,
+    object_info,
     outputs,
+    usage,
     workflows,
 )
 from comfy_serverless.api.auth import Authentication
+from comfy_serverless.api.batch_bodies import BatchBody, read_batch
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.field_problems import field_problems
@@ -54,10 +61,20 @@ class _Api(APIGatewayHttpResolver):
     """The resolver, with the headers that tell a browser to run, frame and guess nothing, on every answer."""
 
     def resolve(self, event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's)
-        """Answer one request."""
-        answer = super().resolve(event, context)
+        """Answer one request, which is part of its caller's trace if it says so (`traceparent`)."""
+        headers = event.get("headers") or {}
+        with _traced(event.get("requestContext") or {}, headers):
+            answer = super().resolve(event, context)
         answer["headers"] = {**security_headers(self.current_event.headers), **(answer.get("headers") or {})}
         return answer
+
+
+def _traced(context: Any, headers: Any) -> AbstractContextManager[object]:  # noqa: ANN401  (Lambda's)
+    """The span of a request that changes something; who only looks, again and again, has none."""
+    method = str((context.get("http") or {}).get("method") or context.get("httpMethod") or "").upper()
+    if method not in ("POST", "PUT", "DELETE"):
+        return nullcontext()
+    return tracing.span(f"{method} request", kind=tracing.Kind.SERVER, parent=tracing.Trace.of(headers))
 
 
 def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:
@@ -77,6 +94,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
                 "/api/v2/jobs": read_submit,
                 "/api/v2/workflows/convert": workflows.read_convert,
                 needs.PATH: needs.read_needs,
+                batches.LIST: read_batch,
             }
         )
     )
@@ -86,15 +104,19 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         job_lists.router,
         events.router,
         outputs.router,
+        logs.router,
         gallery.router,
         assets.router,
+        batches.router,
         workflows.router,
         carried.router,
         needs.router,
+        object_info.router,
         doctor.router,
         named_workflows.router,
         me.router,
         keys.router,
+        usage.router,
         documentation.router,
     ):
         app.include_router(router)
@@ -141,6 +163,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
     "/api/v2/keys": keys.NewKeyBody,
+    batches.LIST: BatchBody,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.wrappers import Unwrapped, unwrap
@@ -185,11 +185,13 @@ class GalleryOutput(Output):
         created_at: when the job was submitted.
         metadata: its labels.
         seeds: those that were drawn for it, by `node.input`.
+        batch: the name of the batch that it is a line of.
     """
 
     created_at: str
     metadata: dict[str, str]
     seeds: dict[str, int]
+    batch: str | None
 
 
 class GalleryList(BaseModel):
@@ -197,6 +199,23 @@ class GalleryList(BaseModel):
 
     outputs: list[GalleryOutput]
     next_cursor: str | None = None
+
+
+class ObjectInfo(RootModel[dict[str, dict[str, Any]]]):
+    """Declarations of node classes, by their names, as ComfyUI's `/object_info` has them."""
+
+
+class JobLog(BaseModel):
+    """What ComfyUI wrote while it ran a job.
+
+    Attributes:
+        is_complete: whether these are all lines of the run.
+        note: why there are none; null if there are.
+    """
+
+    lines: list[str]
+    is_complete: bool
+    note: str | None = None
 
 
 class JobWorkflow(BaseModel):

@@ -39,10 +39,9 @@ def whole_of(request: JobRequest, behind: Services, *, seed: str | None = None) 
         request, s3=behind.s3, settings=behind.settings, declarations=behind.declarations.newest, seed=seed
     )
     if found.graph is None:
-        raise EngineUnavailable(
-            "no worker has told yet which nodes it has, nor has who deployed it (`make declarations`), and a workflow "
-            "of the editor is converted by that: run a job first, of any workflow; or convert it where ComfyUI is "
-            "(`comfy-serverless convert`)."
+        raise nodes_unknown(
+            "a workflow of the editor is converted by that: run a job first, of any workflow; or convert it where "
+            "ComfyUI is (`comfy-serverless convert`)."
         )
     return Whole(
         graph=found.graph,
@@ -50,4 +49,11 @@ def whole_of(request: JobRequest, behind: Services, *, seed: str | None = None) 
         warnings=found.warnings,
         editors=found.editors,
         rolled=dict(found.rolled),
+    )
+
+
+def nodes_unknown(what_for: str) -> EngineUnavailable:
+    """The refusal while nobody has told which nodes the workers have; `what_for` it is needed, and what to do."""
+    return EngineUnavailable(
+        f"no worker has told yet which nodes it has, nor has who deployed it (`make declarations`), and {what_for}"
     )

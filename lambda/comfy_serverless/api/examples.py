@@ -66,7 +66,7 @@ _PARAMETERS: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
 #: Answers that have none, for which Powertools writes one down all the same.
 _WITHOUT_BODY: Final = frozenset({"204", "302"})
 #: Parameters in paths, by their names: what is made by the examples themselves.
-_VALUES: Final = {"alias": "live", "hash": _HASH, "name": "example", "number": "1"}
+_VALUES: Final = {"alias": "live", "class_type": "SaveImage", "hash": _HASH, "name": "example", "number": "1"}
 
 
 def completed(document: dict[str, Any]) -> dict[str, Any]:

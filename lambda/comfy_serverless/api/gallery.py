@@ -21,7 +21,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.auth import Caller, caller
-from comfy_serverless.api.bodies import INVALID, REFUSALS, GalleryList, documented
+from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, GalleryList, documented
 from comfy_serverless.api.job_lists import (
     CreatedAfter,
     ShownJob,
@@ -89,6 +89,7 @@ class Wanted:
     labels: Mapping[str, str]
     kind: Kind | None = None
     after: datetime | None = None
+    batch: str | None = None
 
     def has(self, output: Output) -> bool:
         """Whether an output is of the kind."""
@@ -97,7 +98,9 @@ class Wanted:
         return output.content_type.startswith("model/") if self.kind is Kind.MODEL else output.type == self.kind
 
     def has_job(self, one: ShownJob) -> bool:
-        """Whether a job has the labels."""
+        """Whether a job has the labels, and is of the batch."""
+        if self.batch is not None and (one.job is None or self.batch not in one.job.batches):
+            return False
         return all(one.entry.labels.get(name) == value for name, value in self.labels.items())
 
 
@@ -107,42 +110,65 @@ class Wanted:
     tags=["outputs"],
     description="Of jobs that have ended, in each job's order, with fresh links. `metadata[key]=value` lists only "
     "those of jobs with that label. A page may be short, or empty: the list goes on while there is a `next_cursor`.",
-    responses={200: documented("A page of outputs.", GalleryList), **INVALID, **REFUSALS},
+    responses={200: documented("A page of outputs.", GalleryList), **NOT_FOUND, **INVALID, **REFUSALS},
 )
 def list_outputs(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
     type: Annotated[Kind | None, Query(description="Only outputs of this kind.")] = None,  # noqa: A002
+    batch: Annotated[
+        str | None, Query(description="Only of lines of this batch: its name, or its id.", max_length=200)
+    ] = None,
     workflow: Annotated[
         str | None, Query(description="Only of runs of this named workflow, or of one version: `poster@3`.")
     ] = None,
     created_after: CreatedAfter = None,
 ) -> Response[str]:
     """Return a page of the caller's outputs."""
-    behind, query = services(router), router.current_event.query_string_parameters or {}
+    behind, query, owner = services(router), router.current_event.query_string_parameters or {}, caller(router).owner
     wanted = Wanted(
         labels=_labels(label_filters(query), workflow),
         kind=type,
         after=read_moment(created_after),
+        batch=None if batch is None else _batch_id(batch, owner, behind),
     )
     walk = _Walk(behind, caller(router), wanted, limit, None if cursor is None else Place.parse(cursor))
     walk.go()
     linked = Links(behind.s3, behind.settings.link_expiry_s).of_outputs(output for _, output in walk.found)
+    wanted_by = {batch_id for one, _ in walk.found if one.job for batch_id in one.job.batches}
+    names = behind.batches.names(owner, wanted_by)
     document: dict[str, Any] = {
-        "outputs": [_entry(one, output) for (one, _), output in zip(walk.found, linked, strict=True)]
+        "outputs": [
+            _entry(one, output, batch=_batch_of(one, wanted, names))
+            for (one, _), output in zip(walk.found, linked, strict=True)
+        ]
     }
     if walk.end is not None:
         document["next_cursor"] = walk.end.to_cursor()
     return answer(HTTPStatus.OK, document)
 
 
-def _entry(one: ShownJob, output: Output) -> dict[str, Any]:
+def _entry(one: ShownJob, output: Output, *, batch: str | None) -> dict[str, Any]:
     return {
         **output.to_json(),
         "created_at": one.entry.created_at,
         "metadata": dict(one.entry.labels),
         "seeds": one.shown.seeds or {},
+        "batch": batch,
     }
+
+
+def _batch_of(one: ShownJob, wanted: Wanted, names: Mapping[str, str]) -> str | None:
+    """The name of the batch that a job is a line of: of several, the one that was asked for, or else the first."""
+    batches = [batch_id for batch_id in (one.job.batches if one.job else ()) if batch_id in names]
+    return names[wanted.batch if wanted.batch in batches else min(batches)] if batches else None
+
+
+def _batch_id(name: str, owner: str, behind: Services) -> str:
+    """The id of the owner's newest batch of this name. Raises NotFound for another's, too."""
+    if (batch := behind.batches.named(owner, name)) is None:
+        raise NotFound(f"there is no batch {name[:100]!r} of yours.")
+    return batch.id
 
 
 def _labels(labels: dict[str, str], workflow: str | None) -> dict[str, str]:
@@ -197,7 +223,7 @@ class _Walk:
             before = self.begin.created_id
             if self.begin.output is not None and (begun := self._job_at(self.begin)) is not None:
                 yield begun, False
-        size = self.limit if self.wanted.kind is None else _ROUND
+        size = self.limit if self.wanted.kind is None and self.wanted.batch is None else _ROUND
         for _ in range(_ROUNDS):
             entries, end = self.behind.jobs.page(
                 self.who.owner,
@@ -212,7 +238,8 @@ class _Walk:
             if len(jobs) < len(entries):
                 end = entries[len(jobs) - 1].created_id
             for number, one in enumerate(jobs):
-                yield one, end is None and number == len(jobs) - 1
+                if self.wanted.has_job(one):
+                    yield one, end is None and number == len(jobs) - 1
             if end is None:
                 self.end = None
                 return

@@ -49,7 +49,7 @@ from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
-from comfy_serverless.jobs.stored_request import read_line, submitted_workflow
+from comfy_serverless.jobs.stored_request import read_line, read_stored_line, submitted_workflow
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobExists, JobState
@@ -139,6 +139,8 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
 def _submitted(address: S3Address, state: JobState, behind: Services) -> dict[str, Any] | str:
     """The workflow of a request; of a named one, that of the version that its line is pinned to, or that is live."""
     if (line := LineAddress.parse(address)) is not None:
+        if line.is_stored:
+            return read_stored_line(behind.s3, line)["workflow"]  # type: ignore[no-any-return]  # any JSON of ours
         request = read_line(behind.s3, line)
     else:
         given: dict[str, Any] | str = submitted_workflow(behind.s3, address)

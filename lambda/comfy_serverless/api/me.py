@@ -10,10 +10,12 @@ from pydantic import BaseModel
 
 from comfy_serverless.api.auth import Caller, caller
 from comfy_serverless.api.bodies import REFUSALS, documented
+from comfy_serverless.api.budgets import spent
 from comfy_serverless.api.documentation import package_version
 from comfy_serverless.api.responses import answer
-from comfy_serverless.api.services import services
+from comfy_serverless.api.services import Services, services
 from comfy_serverless.jobs.prices import Prices, usd
+from comfy_serverless.table.usage import this_month
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -82,7 +84,7 @@ def get_me() -> Response[str]:
         key_name=who.key_name,
         is_admin=who.is_admin,
         limits=Limits(max_in_flight=who.max_in_flight, requests_per_minute=who.requests_per_minute),
-        budget=_budget(who),
+        budget=_budget(who, behind),
         events_url=None,
         version=package_version(),
         prices=PriceList.model_validate(Prices.of(behind.settings).to_json()),
@@ -90,7 +92,13 @@ def get_me() -> Response[str]:
     return answer(HTTPStatus.OK, me.model_dump())
 
 
-def _budget(who: Caller) -> Budget | None:
+def _budget(who: Caller, behind: Services) -> Budget | None:
     if who.budget_nanousd is None:
         return None
-    return Budget(budget_usd=usd(who.budget_nanousd), action=who.budget_action.value, month="", spent_usd=None)
+    now = spent(who, behind.usage)
+    return Budget(
+        budget_usd=usd(who.budget_nanousd),
+        action=who.budget_action.value,
+        month=this_month(),
+        spent_usd=None if now is None else usd(now),
+    )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.aws.sqs import JobQueue
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.jobs.declarations import DeclarationsReader
 from comfy_serverless.jobs.node_list import NodeListReader
 from comfy_serverless.settings import Settings
@@ -17,6 +19,7 @@ from comfy_serverless.table.assets import AssetStore
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
+from comfy_serverless.table.usage import UsageStore
 from comfy_serverless.table.workers import Workers
 from comfy_serverless.workflows.finding import Finder
 from comfy_serverless.workflows.store import WorkflowStore
@@ -36,6 +39,7 @@ class Services:
         output_bucket: where workers put the outputs of jobs.
         workflows: the named workflows, to be written and listed.
         named: the same, to be run.
+        orders: the queue of orders about batches; without one the caretaker's next look is waited for.
         beside: does what need not be waited for one after the other.
         event_links: makes links to live events, where a function streams them; None where `/events` answers itself.
     """
@@ -47,11 +51,14 @@ class Services:
     assets: AssetStore
     uploads: UploadStore
     keys: ApiKeyStore
+    usage: UsageStore
     node_list: NodeListReader
     declarations: DeclarationsReader
     workflows: WorkflowStore
     named: Finder
     workers: Workers
+    batches: BatchStore
+    orders: JobQueue | None
     care: Care
     assets_bucket: str
     output_bucket: str

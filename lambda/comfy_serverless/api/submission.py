@@ -13,25 +13,23 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless import tracing
+from comfy_serverless.api.budgets import check_budget
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import InvalidRequest, KeyFull, QueueFull, UiFormatWorkflow, UpstreamError
+from comfy_serverless.errors import InvalidRequest, KeyFull, QueueFull, UpstreamError
 from comfy_serverless.fetch.addresses import is_aws_here
-from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.named import expanded
-from comfy_serverless.jobs.references import known_files, refuse_foreign_addresses, resolve_assets
-from comfy_serverless.jobs.request import JobRequest, OutputTarget
-from comfy_serverless.jobs.reserved import owner_prefix
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import result_address
-from comfy_serverless.jobs.stored_request import StoredRequest
-from comfy_serverless.jobs.workflow_source import Resolved, graph_of
+from comfy_serverless.jobs.runnable import runnable
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import check_idempotency_key
@@ -68,15 +66,22 @@ def submit(submission: Submission, services: Services) -> JobState:
         ComfyError: it is refused; nothing was queued, and the idempotency key can be used again.
         JobExists: the request's own `job_id` is taken.
     """
+    job_id = submission.request.job_id or str(uuid.uuid4())
+    with tracing.span("submit job", kind=tracing.Kind.PRODUCER, job_id=job_id):
+        return _submit(submission, services, job_id=job_id)
+
+
+def _submit(submission: Submission, services: Services, *, job_id: str) -> JobState:
     check_idempotency_key(submission.idempotency_key)
     webhook = _webhook(submission, services)
     owner = submission.caller.owner
-    job_id = submission.request.job_id or str(uuid.uuid4())
     room = services.beside.submit(_check_room, submission.caller, services)
     key = submission.idempotency_key or job_id
     whole = expanded(services.named, submission.request, owner=owner, key=key)
-    stored = _runnable(whole, owner, services, job_id=job_id)
-    _wait_for_room(room)
+    stored = runnable(whole, owner, services, job_id=job_id)
+    if (warning := _wait_for_room(room)) is not None:
+        told = stored.request.with_warnings((warning, *stored.request.warnings))
+        stored = replace(stored, request=told)
     _, secrets = split(submission.request.extra_data)
     address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")
     job = NewJob(
@@ -88,6 +93,8 @@ def submit(submission: Submission, services: Services) -> JobState:
         idempotency_key=submission.idempotency_key,
         webhook=webhook,
         is_rerunnable=not secrets,
+        trace=tracing.current(),
+        key_id=submission.caller.key_id,
     )
     writing = services.beside.submit(stored.write, services.s3, address)
     state = services.jobs.submit(job)
@@ -100,63 +107,10 @@ def submit(submission: Submission, services: Services) -> JobState:
         content=stored.in_message(),
         result=S3Address.parse(job.result_uri),
         extra_data=secrets,
+        trace=job.trace,
     )
     _send(services, job, message)
     return state
-
-
-def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: str) -> StoredRequest:
-    """The request for the worker, with assets resolved and a place for results; and the workflow as the caller sent it.
-
-    What the editor saved is converted here if workers have told lately what nodes they have; else by the worker.
-    """
-    document = (request.workflow, request.model_dump(mode="json", exclude={"workflow", "extra_data"}))
-    if request.output.bucket is not None or request.output.prefix is not None:
-        raise InvalidRequest(
-            "`output` is not possible here: results are kept with the job, and are downloaded by links."
-        )
-    place = OutputTarget(bucket=services.output_bucket, prefix=owner_prefix(owner, services.settings))
-    buckets = {services.assets_bucket, services.output_bucket}
-    refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=f"s3://{place.bucket}/{place.prefix}/")
-    whole = graph_of(
-        request, s3=services.s3, settings=services.settings, declarations=services.declarations.fresh, seed=job_id
-    )
-    # A workflow that was read from S3 has not been checked yet, nor has what the conversion has put together.
-    read = whole.editors if isinstance(request.workflow, str) else None
-    refuse_foreign_addresses(
-        (whole.graph, read), buckets=buckets, allowed_prefix=f"s3://{place.bucket}/{place.prefix}/"
-    )
-    readable = Buckets.of(services.settings).and_inputs(services.output_bucket)
-    readable.check_inputs(request, whole.graph)
-    runnable = request.model_copy(
-        update={"job_id": job_id, "output": place, "reply": "links", "extra_data": whole.extra_data}
-    ).with_warnings((*request.warnings, *whole.warnings))
-    if whole.graph is None:
-        return _left_to_worker(runnable, whole, owner, services)
-    services.node_list.check(whole.graph)
-    resolved = resolve_assets(whole.graph, owner=owner, assets=services.assets)
-    runnable = runnable.model_copy(
-        update={
-            "workflow": resolved.graph,
-            "values": {},  # they are in the graph
-            "inputs": {**resolved.inputs, **request.inputs},
-        }
-    )
-    return StoredRequest(runnable, whole.graph if whole.editors is None else whole.editors)
-
-
-def _left_to_worker(runnable: JobRequest, whole: Resolved, owner: str, services: Services) -> StoredRequest:
-    """The request with the editor's workflow, and with the addresses of the files that it may name."""
-    if not services.declarations.are_told_with_lists() and services.node_list.is_told():
-        raise UiFormatWorkflow(
-            "the workers that have run lately are of an older release, which does not take what the editor saved: "
-            "deploy the worker's image (and send it again in a quarter of an hour), or send the workflow as exported "
-            "for the API (Workflow > Export (API)).",
-            details={"reasons": [{"reason": "older_workers", "message": "the workers are of an older release"}]},
-        )
-    editors = whole.editors or {}
-    files = known_files(editors, runnable.values, owner=owner, assets=services.assets)
-    return StoredRequest(runnable.model_copy(update={"workflow": editors}).with_files(files), editors)
 
 
 def _webhook(submission: Submission, services: Services) -> Webhook | None:
@@ -173,18 +127,21 @@ def _webhook(submission: Submission, services: Services) -> Webhook | None:
     return Webhook(url=submission.webhook_url, secret=submission.webhook_secret or "")
 
 
-def _check_room(caller: Caller, services: Services) -> None:
+def _check_room(caller: Caller, services: Services) -> str | None:
+    """Raise if there is no room for a job of this key. Returns a warning for the job, if it needs one."""
+    warning = check_budget(caller, services.usage)
     limit = caller.max_in_flight
     if limit is not None and services.jobs.open_jobs(caller.owner) >= limit:
         raise KeyFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
     if services.workers.depth() >= services.settings.max_queued_jobs:
         raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
+    return warning
 
 
-def _wait_for_room(room: Future[None]) -> None:
-    """Raise what `_check_room` has; or UpstreamError, if requests that wait for S3 keep it from looking."""
+def _wait_for_room(room: Future[str | None]) -> str | None:
+    """Return or raise as `_check_room`; raise UpstreamError, if requests that wait for S3 keep it from looking."""
     try:
-        room.result(timeout=WRITTEN_WITHIN_S)
+        return room.result(timeout=WRITTEN_WITHIN_S)
     except TimeoutError as error:
         raise UpstreamError("whether there is room for the job could not be learned in time: send it again.") from error
 

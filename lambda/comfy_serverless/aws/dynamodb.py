@@ -5,11 +5,12 @@ Items hold texts, whole numbers, booleans, lists, maps and sets of texts; a valu
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 Item = dict[str, Any]
+_T = TypeVar("_T")
 
 #: DynamoDB's own limits for one call of BatchWriteItem and of BatchGetItem.
 MAX_BATCH, MAX_READS = 25, 100
@@ -33,6 +35,8 @@ _PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _FAILED_CONDITION = "ConditionalCheckFailed"
 #: Two transactions touched the same item at the same moment.
 _IN_CONFLICT = "TransactionConflict"
+#: The pauses before a write that was in conflict is tried again, in seconds; each is up to twice as long, at random.
+_OUT_OF_STEP_S = (0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 _to_attribute = TypeSerializer().serialize
 _from_attribute = TypeDeserializer().deserialize
@@ -121,7 +125,7 @@ class Table:
         """Write a whole item. Raises ConditionFailed if the condition does not hold."""
         request: dict[str, Any] = {"Item": to_item(item), **_condition(condition, values)}
         try:
-            self._client.put_item(TableName=self.name, **request)
+            _in_turn(self._client.put_item, TableName=self.name, **request)
         except ClientError as error:
             raise _condition_failed(error) or error from None
 
@@ -131,7 +135,7 @@ class Table:
         if change.condition:
             request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
         try:
-            answer = self._client.update_item(TableName=self.name, ReturnValues="ALL_NEW", **request)
+            answer = _in_turn(self._client.update_item, TableName=self.name, ReturnValues="ALL_NEW", **request)
         except ClientError as error:
             raise _condition_failed(error) or error from None
         return from_item(answer["Attributes"])
@@ -148,7 +152,7 @@ class Table:
         """Delete an item and return it as it was. Raises ConditionFailed if the condition does not hold."""
         request: dict[str, Any] = {"Key": to_item({"pk": pk, "sk": sk}), **_condition(condition, values)}
         try:
-            answer = self._client.delete_item(TableName=self.name, ReturnValues="ALL_OLD", **request)
+            answer = _in_turn(self._client.delete_item, TableName=self.name, ReturnValues="ALL_OLD", **request)
         except ClientError as error:
             raise _condition_failed(error) or error from None
         return from_item(answer["Attributes"]) if answer.get("Attributes") else None
@@ -253,7 +257,7 @@ class Table:
         requests: Any = [
             {kind: {"TableName": self.name, **request} for kind, request in write.items()} for write in writes
         ]
-        for attempt in attempts(_PAUSES_S):
+        for attempt in attempts(_OUT_OF_STEP_S, pause=_pause):
             try:
                 self._client.transact_write_items(TransactItems=requests)
             except ClientError as error:
@@ -356,6 +360,22 @@ def _projection(attributes: Sequence[str]) -> dict[str, Any]:
         return {}
     names = {f"#{name}": name for name in attributes}
     return {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
+
+
+def _pause(seconds: float) -> None:
+    """Wait for a time that nobody else waits for, who was in the same conflict."""
+    time.sleep(seconds * random.uniform(1, 2))  # noqa: S311  (no secret)
+
+
+def _in_turn(write: Callable[..., _T], **request: Any) -> _T:  # noqa: ANN401  (DynamoDB's arguments)
+    """Write one item; again, after a pause, if a transaction had it just then."""
+    for attempt in attempts(_OUT_OF_STEP_S, pause=_pause):
+        try:
+            return write(**request)
+        except ClientError as error:
+            if attempt.is_last or error_code(error) != f"{_IN_CONFLICT}Exception":
+                raise
+    raise AssertionError  # the last attempt returns or raises
 
 
 def _condition_failed(error: ClientError) -> ConditionFailed | None:

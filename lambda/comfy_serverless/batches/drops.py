@@ -10,25 +10,19 @@ Everything may come twice and be cut off anywhere: what is done is recognised, a
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
+from comfy_serverless import tracing
 from comfy_serverless.aws.dynamodb import now_text
-from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, error_code, read_problem, trouble_of
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.keeper import Keeper
-from comfy_serverless.batches.manifest_text import HEAD_BYTES, is_in_lines, write_in_lines
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.batches.taking import copy_whole, take
 from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidSetting, MissingAsset
-from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.drop_names import DropKind
 from comfy_serverless.jobs.extra_data import split
@@ -39,7 +33,6 @@ from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
-from comfy_serverless.json_text import GZIP
 from comfy_serverless.observability import about, log, rename
 from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
@@ -49,10 +42,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.settings import Settings
-
-MANIFEST_TYPE = "application/jsonl"
-#: The most that a packed manifest may unpack to.
-MAX_UNPACKED_BYTES = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +69,10 @@ class Drops:
     def _submit(self, dropped: DroppedObject) -> None:
         """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
         job_id = dropped.default_id
+        with tracing.span("submit drop", kind=tracing.Kind.PRODUCER, is_root=True, job_id=job_id):
+            self._submit_as(job_id, dropped)
+
+    def _submit_as(self, job_id: str, dropped: DroppedObject) -> None:
         try:
             request = self._read(dropped)
         except ComfyError as error:
@@ -152,6 +145,7 @@ class Drops:
             request_uri=request_uri,
             result_uri=str(result_address(job_id, request.output if request else None, self.settings)),
             labels=labels,
+            trace=tracing.current(),
         )
 
     def _keep(self, job_id: str, request: JobRequest) -> str:
@@ -166,7 +160,7 @@ class Drops:
         """Keep a copy of a dropped picture: the job may wait for hours, and meanwhile another one may be dropped."""
         name = dropped.address.key.rpartition("/")[2]
         copy = S3Address(self.assets_bucket, f"requests/{self.settings.drop_owner}/{job_id}/{name}")
-        self._copy(dropped, copy)
+        copy_whole(self.s3, dropped.address, copy, pin=dropped.pin)
         return copy
 
     def begin_batch(self, dropped: DroppedObject) -> Batch:
@@ -189,91 +183,9 @@ class Drops:
             owner=self.settings.drop_owner,
             source=str(dropped.address),
             manifest=str(copy),
-            size_bytes=self._take(dropped, copy),
+            size_bytes=take(self.s3, dropped.address, copy, pin=dropped.pin),
             status=BatchStatus.RUNNING,
             created_at=now_text(),
         )
         self.keeper.begin(batch)
         return batch
-
-    def _take(self, dropped: DroppedObject, copy: S3Address) -> int:
-        """Copy a manifest, unpacked, and put it in lines if it is not; returns its size then."""
-        with _explained(dropped):
-            head = self._beginning(dropped)
-            is_packed = head.startswith(GZIP)
-            bring = self._unpack if is_packed else self._copy
-            if is_packed:
-                head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
-        if is_in_lines(head):
-            return bring(dropped, copy)
-        as_it_came = S3Address(copy.bucket, f"{copy.key}.as-it-came")
-        size_bytes = bring(dropped, as_it_came)
-        called = f"the manifest {dropped.address}"
-        return write_in_lines(self.s3, as_it_came, copy, size_bytes=size_bytes, called=called)
-
-    def _beginning(self, dropped: DroppedObject) -> bytes:
-        source, part = dropped.address, f"bytes=0-{HEAD_BYTES - 1}"
-        try:
-            answer = self.s3.get_object(Bucket=source.bucket, Key=source.key, Range=part, **dropped.pin.conditions)
-        except ClientError as error:
-            if error_code(error) == "InvalidRange":  # it has no bytes
-                return b""
-            raise
-        return answer["Body"].read()
-
-    def _copy(self, dropped: DroppedObject, copy: S3Address) -> int:
-        """Copy it as it was dropped, however large; returns its size."""
-        source = dropped.address
-        with _explained(dropped):
-            head = self.s3.head_object(Bucket=source.bucket, Key=source.key, **dropped.pin.conditions)
-            content_type = MANIFEST_TYPE if dropped.kind is DropKind.MANIFEST else head.get("ContentType", UNKNOWN_TYPE)
-            version_id = dropped.pin.version_id
-            copy_object(self.s3, source, copy, etag=head["ETag"], content_type=content_type, version_id=version_id)
-        return head["ContentLength"]
-
-    def _unpack(self, dropped: DroppedObject, copy: S3Address) -> int:
-        """Unpack it on the way, a part at a time; returns the size of what was in it."""
-        source = dropped.address
-        with _explained(dropped):
-            body = self.s3.get_object(Bucket=source.bucket, Key=source.key, **dropped.pin.conditions)["Body"]
-            unpacked = _Unpacked(body)
-            extra = {"ContentType": MANIFEST_TYPE}
-            self.s3.upload_fileobj(unpacked, copy.bucket, copy.key, ExtraArgs=extra)  # type: ignore[arg-type]
-        return unpacked.size_bytes
-
-
-@contextmanager
-def _explained(dropped: DroppedObject) -> Iterator[None]:
-    """Turn what fails while a drop is copied into an error that says why."""
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        reason = "it breaks off" if isinstance(error, EOFError) else str(error)
-        raise InvalidRequest(
-            f"{dropped.address} cannot be unpacked: {reason}. Pack it with gzip, or drop it as it is."
-        ) from error
-    except ClientError as error:
-        if trouble_of(error) in {Trouble.MISSING, Trouble.OCCUPIED}:
-            raise MissingAsset(f"{dropped.address} {read_problem(error, dropped.address).reason}.") from error
-        raise
-
-
-class _Unpacked(io.RawIOBase):
-    """The content of a gzip file that is being read. Raises InvalidRequest once it is more than a manifest may have."""
-
-    def __init__(self, packed: Any) -> None:  # noqa: ANN401  (botocore's StreamingBody, which has no type of a file)
-        super().__init__()
-        self._file = gzip.GzipFile(fileobj=packed)
-        self.size_bytes = 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to so many bytes more."""
-        content = self._file.read(size)
-        self.size_bytes += len(content)
-        if self.size_bytes > MAX_UNPACKED_BYTES:
-            raise InvalidRequest(f"the manifest unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: drop it in parts.")
-        return content

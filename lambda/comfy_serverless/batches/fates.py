@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.dynamodb import MAX_READS
-from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
+from comfy_serverless.batches.reading import in_chunks, read_lines, request_in, taken
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import ComfyError, InvalidRequest, KeyInManifest
 from comfy_serverless.jobs.extra_data import split
@@ -104,8 +104,15 @@ def fates(
     for chunk in in_chunks(lines, MAX_READS):
         found = [asked(line) for line in chunk.lines]
         states = jobs.many([fate.job_id for fate in found if fate.job_id])
-        found = [replace(fate, state=states.get(fate.job_id)) for fate in found]
+        found = [_with_state(fate, states.get(fate.job_id), batch) for fate in found]
         yield Fates(_as_read(found, batch, bad_between), chunk.number)
+
+
+def _with_state(fate: Fate, state: JobState | None, batch: Batch) -> Fate:
+    """A line with its job. That of another owner, which has its id, is none of it."""
+    if state is not None and state.owner != batch.owner:
+        return Fate(fate.line, problem=taken(fate.job_id), may_hold_keys=may_hold_keys(fate.line.content or b""))
+    return replace(fate, state=state)
 
 
 def _as_read(found: list[Fate], batch: Batch, bad_between: BadBetween) -> list[Fate]:

@@ -16,33 +16,33 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from comfy_serverless.aws.s3 import error_code
+from comfy_serverless.aws.s3 import S3Address, error_code
 from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.fates import BadBetween, Fate, Fates, fates
 from comfy_serverless.batches.orders import Order, machine_input
 from comfy_serverless.batches.progress import ENDED, counts_of
-from comfy_serverless.batches.ranges import Range
+from comfy_serverless.batches.ranges import Range, ranges_for
 from comfy_serverless.batches.reading import THREADS, BatchReader
 from comfy_serverless.batches.report import PART_FORM, write_part, write_report
 from comfy_serverless.batches.store import ADVANCE_EVERY_S, Batch, BatchStatus
+from comfy_serverless.batches.taking import take, take_again
 from comfy_serverless.batches.tally import UNTOUCHED_IN_A_ROW, Tally
-from comfy_serverless.jobs.lines import ranges_of
-from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.errors import InvalidRequest, MissingAsset
+from comfy_serverless.jobs.reserved import Reserved, owner_prefix
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
+    from comfy_serverless.errors import ComfyError
     from comfy_serverless.table.job_state import JobState
 
 #: How often a caller that advances a batch says that it goes on, in seconds.
 RENEW_EVERY_S = 20.0
 #: Lines behind the first open ones that are counted in one round: 500 reads of the table.
 MAX_AHEAD_LINES = 50_000
-#: The part of a manifest for one reader.
-RANGE_BYTES = 4 * 1024 * 1024
-#: For one manifest: the input of the state machine names all of them in 256 KB.
-MAX_RANGES = 10_000
+#: How long the lines of an upload may be taken before somebody else begins anew, in seconds: the time of a function.
+MAX_TAKE_S = 900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +63,28 @@ class Keeper(BatchReader):
 
     def begin(self, batch: Batch) -> None:
         """Write a batch, and have its ranges read."""
-        ranges = ranges_of(batch.size_bytes, step_bytes=max(RANGE_BYTES, -(-batch.size_bytes // MAX_RANGES)))
+        ranges = ranges_for(batch.size_bytes)
         self.batches.create(batch, ranges)
         self._have_read(batch, [start for start, _ in ranges])
+
+    def _take(self, batch: Batch) -> None:
+        """Take the lines of a batch that came to the API as an upload, or that are to be run again; have them read."""
+        # Nobody else need begin it meanwhile; if this is cut off, somebody will.
+        self.batches.extend(batch, 0, for_s=MAX_TAKE_S)
+        copy = S3Address.parse(batch.manifest)
+        source = S3Address.parse(str(batch.take_from))
+        try:
+            if batch.only is None:
+                size_bytes = take(self.s3, source, copy, called=f"the manifest {batch.called}")
+            else:
+                size_bytes = take_again(self.s3, source, copy, only=batch.only)
+        except (InvalidRequest, MissingAsset) as error:
+            self._end(batch, [], problem=error)
+            return
+        ranges = ranges_for(size_bytes)
+        taken = self.batches.mark_taken(batch, size_bytes, ranges)
+        if taken is not None and taken.status is BatchStatus.RUNNING:
+            self._have_read(taken, [start for start, _ in ranges])
 
     def _have_read(self, batch: Batch, starts: list[int]) -> None:
         machine, is_large = self.settings.batch_state_machine, batch.size_bytes >= self.settings.batch_map_bytes
@@ -121,6 +140,11 @@ class Keeper(BatchReader):
             self.batches.end_advance(batch.id)
 
     def _advance(self, batch: Batch, *, until: float, now: Callable[[], float]) -> None:
+        if batch.take_from is not None:
+            if batch.status is not BatchStatus.CANCELED:
+                self._take(batch)
+                return  # the next look counts
+            batch = self.batches.mark_taken(batch, 0, []) or batch
         ranges = self.batches.ranges(batch.id)
         self._read_on(batch, ranges)
         settled = self._settle(batch, ranges, until=until, now=now)
@@ -141,11 +165,15 @@ class Keeper(BatchReader):
         if settled < batch.size_bytes:
             return
         self.batches.extend(batch, settled, for_s=max(ADVANCE_EVERY_S, len(ranges)))
-        report, status = write_report(
-            self.s3, batch, ranges, bucket=self.output_bucket, prefix=self.settings.output_prefix
-        )
-        if self.batches.complete(batch, report, status=status):
-            log.info("the batch has ended", batch=batch.id, status=status.value, report=report)
+        self._end(batch, ranges)
+
+    def _end(self, batch: Batch, ranges: list[Range], *, problem: ComfyError | None = None) -> None:
+        """Write the report, where the owner of an owner's batch has his results."""
+        settings = self.settings
+        prefix = owner_prefix(batch.owner, settings) if batch.is_owned else settings.output_prefix
+        written = write_report(self.s3, batch, ranges, bucket=self.output_bucket, prefix=prefix, problem=problem)
+        if self.batches.complete(batch, written.address, status=written.status, summary=written.summary):
+            log.info("the batch has ended", batch=batch.id, status=written.status.value, report=written.address)
 
     def _read_on(self, batch: Batch, ranges: list[Range]) -> None:
         """Have abandoned ranges read: their message is lost, or the batch was paused."""

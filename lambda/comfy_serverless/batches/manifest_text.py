@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from comfy_serverless.aws.s3 import S3Address
 
+MANIFEST_TYPE = "application/jsonl"
 #: As much of a manifest shows whether it is in lines.
 HEAD_BYTES = 64 * 1024
 #: The largest manifest, unpacked, that is read as a whole: with its lines it is in memory some times.
@@ -81,7 +82,7 @@ def write_in_lines(s3: S3Client, source: S3Address, target: S3Address, *, size_b
             f"bytes; up to {MAX_WHOLE_BYTES:,} are read that way. {_WAY_OUT}."
         )
     lines = in_lines(s3.get_object(Bucket=source.bucket, Key=source.key)["Body"].read(), source=called)
-    s3.put_object(Bucket=target.bucket, Key=target.key, Body=lines, ContentType="application/jsonl")
+    s3.put_object(Bucket=target.bucket, Key=target.key, Body=lines, ContentType=MANIFEST_TYPE)
     return len(lines)
 
 

@@ -81,11 +81,11 @@ class Pins:
     def of(self, request: JobRequest, state: JobState | None) -> str | None:
         """The name with which another try of a line runs the version that its job ran; None if it is as in the line."""
         line = LineAddress.parse(S3Address.parse(state.request)) if state is not None and request.is_named else None
-        if line is None or not is_named(line):
+        if line is None or not (is_named(line) or line.is_stored):
             return None
         content = self._read(line.manifest)[line.offset : line.offset + line.length]
         document: Any = document_of(content) if content else {}
-        workflow = document.get("workflow")
+        workflow = document.get("pin" if line.is_stored else "workflow")
         return workflow if isinstance(workflow, str) else None
 
     def _read(self, address: S3Address) -> bytes:

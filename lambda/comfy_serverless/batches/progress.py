@@ -109,11 +109,15 @@ class Counting:
         return None
 
 
-def progress_of(ranges: Sequence[Range], counting: Counting, *, status: str) -> BatchProgress:
-    """How far a batch with these ranges is, as of when it was last counted."""
+def progress_of(ranges: Sequence[Range], counting: Counting, *, status: str, is_taken: bool = True) -> BatchProgress:
+    """How far a batch with these ranges is, as of when it was last counted.
+
+    Args:
+        is_taken: whether it has its lines; until then it has no ranges.
+    """
     counts = counts_of(ranges)
     lines = sum(counts.values())
-    is_read = all(part.is_read for part in ranges)
+    is_read = is_taken and all(part.is_read for part in ranges)
     lines_total = lines if is_read else _estimate(lines, ranges)
     ended = sum(counts[name] for name in ENDED)
     per_second = counting.rate(ended)
@@ -126,6 +130,21 @@ def progress_of(ranges: Sequence[Range], counting: Counting, *, status: str) -> 
         counted_at=counting.counted_at,
         per_second=per_second,
         left_s=round((lines_total - ended) / per_second) if per_second else None,
+    )
+
+
+def progress_at_end(counts: Mapping[str, int], counting: Counting, *, status: str) -> BatchProgress:
+    """How a batch has ended, by the counts of its report."""
+    lines = sum(counts.values())
+    return BatchProgress(
+        status=status,
+        lines=lines,
+        lines_total=lines,
+        is_read=True,
+        **{name: int(counts.get(name, 0)) for name in (*ENDED, *OPEN)},
+        counted_at=counting.counted_at,
+        per_second=None,
+        left_s=None,
     )
 
 

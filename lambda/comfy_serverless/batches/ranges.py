@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, now_s
+from comfy_serverless.jobs.lines import ranges_of
 from comfy_serverless.table.columns import read_columns, write_columns
 from comfy_serverless.table.turns import MAX_PAUSE_S
 
+#: The part of a manifest for one reader.
+RANGE_BYTES = 4 * 1024 * 1024
+#: For one manifest: the input of the state machine names all of them in 256 KB.
+MAX_RANGES = 10_000
 #: A range without progress for this long has no reader, in seconds: a chunk of it takes one or two. This doubles each
 #: time that the range is ordered again in vain.
 UNTOUCHED_S = 120
@@ -55,6 +60,9 @@ class Range:
         ended: up to here every line has ended, in bytes; 0 if that was never looked at.
         ends: the counts of the lines up to there.
         ahead: the counts of the lines from there on, as of the last look.
+        ended_lines: how many lines begin in the range up to `ended`, blank ones too; None if an older release has
+            counted them.
+        failures: the first lines that have failed, as of the last look, by their numbers in the range.
     """
 
     start: int
@@ -71,11 +79,14 @@ class Range:
     ended: int = 0
     ends: Counts | None = None
     ahead: Counts | None = None
+    ended_lines: int | None = None
+    failures: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
         columns = read_columns(cls, item)
-        return cls(**{**columns, **{name: frozenset(columns.get(name, ())) for name in ("drawing", "steady")}})
+        sets = {name: frozenset(columns.get(name, ())) for name in ("drawing", "steady")}
+        return cls(**{**columns, **sets, "failures": tuple(columns.get("failures", ()))})
 
     def to_item(self, batch_id: str, expires: int) -> Item:
         """The item of a range that has not been read."""
@@ -101,6 +112,11 @@ class Range:
         return max(self.start, self.ended)
 
     @property
+    def lines_before(self) -> int | None:
+        """How many lines begin in it before those that are counted next; None if that is not known."""
+        return self.ended_lines if self.ended else 0
+
+    @property
     def is_read(self) -> bool:
         """Whether all of it has been read."""
         return self.offset >= self.end
@@ -110,6 +126,11 @@ class Range:
         """Whether it must be read further, and seems to have no reader."""
         without_s = min(UNTOUCHED_S << min(self.orders, 6), MAX_PAUSE_S)
         return not self.is_read and self.touched < now_s() - without_s
+
+
+def ranges_for(size_bytes: int) -> list[tuple[int, int]]:
+    """The ranges of a manifest of this size."""
+    return ranges_of(size_bytes, step_bytes=max(RANGE_BYTES, -(-size_bytes // MAX_RANGES)))
 
 
 def first_lines(ranges: Sequence[Range]) -> list[int | None]:

@@ -2,12 +2,15 @@
 
     range ──► chunk of lines ──► jobs (written if they are not there) ──► messages ──► how far the range is read
 
+A line of an owner's batch becomes what the API makes of a request (`jobs.runnable`), and its job is that owner's alone.
+
 If it is cut off anywhere, the chunk is read once more: jobs that exist are sent again unless they have begun, and a job
 that is sent twice runs once.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,35 +18,37 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, is_drawing, workflow_key
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
-from comfy_serverless.errors import ComfyError, InvalidRequest
+from comfy_serverless.errors import ComfyError, InvalidRequest, MissingAsset
 from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.extra_data import refuse_unkept
 from comfy_serverless.jobs.line_ids import Question
-from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range, named_lines_address
+from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range, named_lines_address, stored_lines_address
 from comfy_serverless.jobs.named import NamedWorkflows, expanded
 from comfy_serverless.jobs.named_lines import named as named_line
-from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.request import MAX_LABELS, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
-from comfy_serverless.jobs.stored_request import LineRequest, request_at, version_of
+from comfy_serverless.jobs.runnable import check_places, place_of, runnable
+from comfy_serverless.jobs.stored_request import IN_A_LINE, LineRequest, request_at, version_of
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
-from comfy_serverless.table.job_state import NewJob
+from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.jobs.request import OutputTarget
+    from comfy_serverless.jobs.runnable import Behind
     from comfy_serverless.settings import Settings
-    from comfy_serverless.table.job_state import JobState
     from comfy_serverless.table.workers import Workers
 
 #: Lines of a chunk: this many are read again if reading was cut off.
@@ -52,6 +57,8 @@ CHUNK_LINES = 200
 THREADS = 16
 #: Characters of a bad line's message.
 MAX_MESSAGE_CHARACTERS = 2000
+#: The label of jobs of owners' batches: which batch they are of.
+BATCH_LABEL = "batch"
 _READ_BYTES = 256 * 1024
 #: For the lines that are in memory at once; each may have some megabytes.
 _CHUNK_BYTES = 8 * 1024 * 1024
@@ -79,12 +86,14 @@ class _Asked:
         request: of a named workflow, with the version that it runs (`batches.pinning`).
         is_named: whether workers read it beside the manifest, with its job's id (`jobs.named_lines`).
         refusal: why it is refused; None if it is not.
+        stored: what workers get of it instead, of a line of an owner's batch.
     """
 
     line: Line
     request: JobRequest
     is_named: bool
     refusal: ComfyError | None
+    stored: bytes | None = None
 
     @property
     def pin(self) -> str | None:
@@ -121,6 +130,7 @@ class BatchReader:
 
     Attributes:
         named: the workflows that lines may name.
+        behind: what is asked about lines of owners' batches; None where there are none.
     """
 
     jobs: JobStore
@@ -129,9 +139,14 @@ class BatchReader:
     s3: S3Client
     settings: Settings
     named: NamedWorkflows
+    behind: Callable[[], Behind] | None = None
 
     def read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Go on reading a range. Returns True if it is read, if another function reads it, or if it must not be."""
+        with tracing.span("read manifest", kind=tracing.Kind.CONSUMER, is_root=True, batch_id=batch.id):
+            return self._read_range(batch, part, until=until, now=now)
+
+    def _read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float]) -> bool:
         lines = read_lines(self.s3, batch, start=part.offset, end=part.end)
         drawing = _Drawing(lambda workflow: self._draws(batch, workflow), part.drawing, part.steady)
         draws = drawing if part.has_ids_of_places else None
@@ -183,13 +198,34 @@ class BatchReader:
                 bad.append(BadLine(offset=line.offset, line=line.number, message=message))
             else:
                 is_named = asked.is_of_place or not asked.is_plain or pinned.workflow != request.workflow
-                refusal = self._refusal(pinned, named, owner=batch.owner)
+                refusal = None if batch.is_owned else self._refusal(pinned, named, owner=batch.owner)
                 found[str(request.job_id)] = _Asked(line, pinned, is_named, refusal)
-        places = self._places(batch, found.values())
         with ThreadPoolExecutor(THREADS, thread_name_prefix="submit") as pool:
-            states = list(pool.map(lambda asked: self._submit(batch, asked, places[asked.line.offset]), found.values()))
-        self.workers.send_many([state.message for state in states if state is not None])
-        return bad
+            ready = [*found.values()]
+            if batch.is_owned:
+                ready = list(pool.map(lambda asked: self._as_of_the_api(batch, asked, named), ready))
+            places = self._places(batch, ready)
+            here = tracing.current()
+            states = list(pool.map(lambda asked: self._traced(batch, asked, places[asked.line.offset], here), ready))
+        self.workers.send_many([state.message for state in states if isinstance(state, JobState)])
+        return sorted([*bad, *(state for state in states if isinstance(state, BadLine))], key=lambda one: one.offset)
+
+    def _as_of_the_api(self, batch: Batch, asked: _Asked, named: NamedWorkflows) -> _Asked:
+        """A line of an owner's batch as his request to the API: judged, and stored, in the same way."""
+        if self.behind is None:
+            raise AssertionError("this keeper was made without what owners' batches need")
+        behind, job_id = self.behind(), str(asked.request.job_id)
+        request = with_label(asked.request, batch)
+        try:
+            whole = expanded(named, request, owner=batch.owner, key=job_id)
+            document = json.loads(runnable(whole, batch.owner, behind, job_id=job_id).to_bytes())
+        except ComfyError as error:
+            if error.retryable:
+                raise
+            return replace(asked, request=request, refusal=error)
+        if asked.request.is_named:
+            document["pin"] = asked.request.workflow  # what another try runs (`pinning.Pins`)
+        return replace(asked, request=request, stored=json.dumps(document).encode())
 
     def _draws(self, batch: Batch, question: str) -> bool:
         """Whether a workflow that is not in the request has something random (`line_ids.asks_for_chance`).
@@ -218,6 +254,8 @@ class BatchReader:
         of older releases would not understand, is written once more (`jobs.named_lines`).
         """
         bucket = S3Address.parse(batch.manifest).bucket
+        if batch.is_owned:
+            return self._stored_places(batch, list(asked), bucket)
         places, content = {}, bytearray()
         lengths: dict[int, tuple[int, int]] = {}
         for one in asked:
@@ -234,6 +272,26 @@ class BatchReader:
             places |= {at: f"{address}#{offset}-{length}" for at, (offset, length) in lengths.items()}
         return places
 
+    def _stored_places(self, batch: Batch, asked: Sequence[_Asked], bucket: str) -> dict[int, str]:
+        """Where workers read the requests that lines of an owner's batch have become: many in one object."""
+        places = {
+            one.line.offset: LineAddress(bucket, batch.id, one.line.offset, one.line.length).to_text() for one in asked
+        }
+        ready = [one for one in asked if one.stored is not None]
+        while ready:
+            content, lengths = bytearray(), dict[int, tuple[int, int]]()
+            while ready and (not content or len(content) < _CHUNK_BYTES):
+                one = ready.pop(0)
+                text = one.stored or b""
+                lengths[one.line.offset] = (len(content), len(text))
+                content += text + b"\n"
+            address = stored_lines_address(bucket, bytes(content))
+            self.s3.put_object(
+                Bucket=address.bucket, Key=address.key, Body=bytes(content), ContentType="application/jsonl"
+            )
+            places |= {at: f"{address}#{offset}-{length}" for at, (offset, length) in lengths.items()}
+        return places
+
     def _refusal(self, request: JobRequest, named: NamedWorkflows, *, owner: str) -> ComfyError | None:
         try:
             is_suspect = request.is_named and Buckets.of(self.settings).names_foreign((request.values, request.inputs))
@@ -245,18 +303,40 @@ class BatchReader:
             return error
         return None
 
-    def _submit(self, batch: Batch, asked: _Asked, place: str) -> JobState | None:
-        """Write the job of a line; returns it if it is to be sent."""
+    def _traced(
+        self, batch: Batch, asked: _Asked, place: str, reading: tracing.Trace | None
+    ) -> JobState | BadLine | None:
+        """A line's job begins a trace of its own: that of a whole batch would be too long for anybody to show."""
+        with tracing.span(
+            "submit line",
+            kind=tracing.Kind.PRODUCER,
+            parent=tracing.Trace.of(asked.request.metadata),
+            is_root=True,
+            links=[reading],
+            job_id=asked.request.job_id,
+            batch_id=batch.id,
+        ):
+            return self._submit(batch, asked, place)
+
+    def _submit(self, batch: Batch, asked: _Asked, place: str) -> JobState | BadLine | None:
+        """Write the job of a line; returns it if it is to be sent, or the line if its id is taken."""
         output = asked.request.output if asked.refusal is None else None
-        job = self._job(batch, place, asked.request, output=output)
-        if asked.refusal is not None:
-            refuse(job, asked.refusal, submit=self.jobs.submit_of_batch, jobs=self.jobs, s3=self.s3)
-            return None
-        state = self.jobs.submit_of_batch(job)
+        if batch.is_owned:
+            output = place_of(batch.owner, self.settings, bucket=str(self.settings.output_bucket))
+        job = self._job(batch, place, asked, output=output)
+        try:
+            if asked.refusal is not None:
+                refuse(job, asked.refusal, submit=self.jobs.submit_of_batch, jobs=self.jobs, s3=self.s3)
+                return None
+            state = self.jobs.submit_of_batch(job)
+        except JobExists:
+            return BadLine(offset=asked.line.offset, line=asked.line.number, message=taken(job.job_id))
         return state if state.is_of_batch and state.may_begin else None
 
-    def _job(self, batch: Batch, place: str, request: JobRequest, *, output: OutputTarget | None) -> NewJob:
+    def _job(self, batch: Batch, place: str, asked: _Asked, *, output: OutputTarget | None) -> NewJob:
+        request = asked.request
         job_id = str(request.job_id)
+        is_beside = not place.startswith(f"{batch.manifest}#")
         return NewJob(
             job_id=job_id,
             owner=batch.owner,
@@ -264,7 +344,9 @@ class BatchReader:
             result_uri=str(result_address(job_id, output, self.settings)),
             labels=request.metadata,
             batch=batch.id,
-            version=version_of(request),
+            line=f"{batch.id}#{asked.line.offset}" if is_beside else None,
+            trace=tracing.current(),
+            version=version_of(request) if asked.stored is None else IN_A_LINE,
         )
 
 
@@ -308,10 +390,34 @@ def request_in(line: Line, batch: Batch, reserved: Reserved, *, draws: Callable[
     Args:
         draws: as for `request_at`.
     """
-    found = request_at(line, batch_id=batch.id, draws=draws)
+    found = request_at(line, batch_id=batch.id, draws=draws, owner=batch.owner if batch.is_owned else "")
     request = found.request
     refuse_unkept(request.extra_data)
+    if batch.is_owned:
+        check_line(request, batch.owner, reserved.settings)
+        return found
     if request.output.bucket == S3Address.parse(batch.source).bucket:
         raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
     reserved.check(request, job_id=str(request.job_id))
     return found
+
+
+def check_line(request: JobRequest, owner: str, settings: Settings) -> None:
+    """Raise InvalidRequest if a line of an owner's batch names a place that is not his. No IO."""
+    buckets = (str(settings.assets_bucket), str(settings.output_bucket))
+    try:
+        check_places(request, owner, settings, buckets=buckets)
+    except MissingAsset as error:
+        raise InvalidRequest(error.message, details=error.details) from error
+    if len(request.metadata) >= MAX_LABELS and BATCH_LABEL not in request.metadata:
+        raise InvalidRequest(f"`metadata` has no room for the label {BATCH_LABEL!r}.")
+
+
+def with_label(request: JobRequest, batch: Batch) -> JobRequest:
+    """The request with the label that says its batch, unless it has one of that name."""
+    return request.model_copy(update={"metadata": {BATCH_LABEL: batch.called, **request.metadata}})
+
+
+def taken(job_id: str) -> str:
+    """What is said of a line whose job's id another owner's job has, as any door says it."""
+    return f"the job_id {job_id!r} is taken: choose another."

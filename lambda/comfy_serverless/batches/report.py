@@ -39,11 +39,13 @@ from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.named_lines import with_job_id
+from comfy_serverless.jobs.outward import outward
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.batches.ranges import Range
+    from comfy_serverless.errors import ComfyError
     from comfy_serverless.jobs.request import JobRequest
     from comfy_serverless.jobs.reserved import Reserved
     from comfy_serverless.table.job_state import JobState
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 PART_FORM = 2
 #: How many failures the summary names; all are in the table.
 MAX_FAILURES = 1000
+#: Of these, how many the table keeps beside the batch, and the characters of their messages.
+MAX_TOLD, MAX_SAID = 10, 300
 #: The table's columns. New ones go to the end: people read them by their position. Behind them come those of labels
 #: and of inputs, whose names are those of the requests.
 COLUMNS = (
@@ -67,7 +71,7 @@ MAX_MESSAGE_CHARACTERS = 500
 MAX_JOB_ID = 64
 _FAILURES = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, BAD})
 #: One piece after the other: with threads, s3transfer holds ten pieces of 8 MB of what cannot be read twice.
-_ONE_BY_ONE = TransferConfig(use_threads=False)
+ONE_BY_ONE = TransferConfig(use_threads=False)
 
 
 @dataclass(slots=True)
@@ -135,7 +139,7 @@ def write_part(
                 return open_fate.line.offset
             outputs = _unsaid_outputs([fate.state for fate in chunk.lines if fate.state is not None], jobs)
             for fate in chunk.lines:
-                rows.write(json.dumps(_row(fate, outputs, pins)).encode() + b"\n")
+                rows.write(json.dumps(_row(fate, outputs, pins, batch)).encode() + b"\n")
             number = chunk.number
         rows.write(json.dumps({"begun": number}).encode() + b"\n")
     place = _place(batch, part)
@@ -143,16 +147,35 @@ def write_part(
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A report that is written.
+
+    Attributes:
+        address: of the summary.
+        status: how the batch has ended.
+        summary: what the table keeps of it (`Batch.summary`).
+    """
+
+    address: str
+    status: BatchStatus
+    summary: dict[str, Any]
+
+
 def write_report(
-    s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: str, prefix: str
-) -> tuple[str, BatchStatus]:
-    """Put the parts together to all files; returns the address of the summary, and how the batch has ended."""
+    s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: str, prefix: str, problem: ComfyError | None = None
+) -> Written:
+    """Put the parts together to all files.
+
+    Args:
+        problem: why the batch has no lines at all.
+    """
     base = f"{folder_prefix(prefix)}batches/{batch.id}"
 
     def upload(pieces: Iterator[bytes], ending: str, content_type: str) -> str:
-        body: Any = _Pieces(pieces)
+        body: Any = Pieces(pieces)
         extra = {"ContentType": content_type}
-        s3.upload_fileobj(body, bucket, f"{base}{ending}", ExtraArgs=extra, Config=_ONE_BY_ONE)
+        s3.upload_fileobj(body, bucket, f"{base}{ending}", ExtraArgs=extra, Config=ONE_BY_ONE)
         return f"s3://{bucket}/{base}{ending}"
 
     with tempfile.TemporaryDirectory() as name, closing(FirstLines(Path(name) / "first.db")) as first_lines:
@@ -169,10 +192,13 @@ def write_report(
         s3.upload_file(str(table), bucket, f"{base}.report.csv", ExtraArgs={"ContentType": "text/csv"})
         written["failed_lines"] = upload(_lines_again(rows(having=b'"again": "')), ".failed.jsonl", lines)
         written["bad_lines_text"] = upload(_bad_lines(rows(having=b'"raw": "')), ".bad.jsonl", lines)
-    status = batch.final_status(is_all_bad=summary.is_all_bad)
+    if problem is not None:
+        said = {"code": problem.code, "message": outward(problem.message)[:MAX_MESSAGE_CHARACTERS]}
+        summary.failures.append({"line": None, "job_id": "", "status": BAD, **said})
+    status = batch.final_status(is_all_bad=summary.is_all_bad or problem is not None)
     document = {
         "batch": batch.id,
-        "source": batch.source,
+        "source": batch.called if batch.is_owned else batch.source,
         "status": status.value,
         "created_at": batch.created_at,
         "completed_at": now_text(),
@@ -188,33 +214,38 @@ def write_report(
     }
     content = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
     s3.put_object(Bucket=bucket, Key=f"{base}.report.json", Body=content, ContentType="application/json")
-    return f"s3://{bucket}/{base}.report.json", status
+    kept = {
+        "counts": {**summary.statuses, "bad": summary.bad, "duplicates": summary.duplicates},
+        **{name: document[name] for name in ("codes", "curable", "completed_at")},
+        "failures": [{**one, "message": str(one["message"])[:MAX_SAID]} for one in summary.failures[:MAX_TOLD]],
+    }
+    return Written(f"s3://{bucket}/{base}.report.json", status, kept)
 
 
 # The rows of a part.
 
 
-def _row(fate: Fate, outputs: dict[str, tuple[str, ...]], pins: Pins) -> dict[str, Any]:
+def _row(fate: Fate, outputs: dict[str, tuple[str, ...]], pins: Pins, batch: Batch) -> dict[str, Any]:
     """A line's row, with its number in the range, and what another try of it needs."""
     if (request := fate.request) is None:
         bad = Row(line=fate.line.number, status=BAD, code=InvalidRequest.code, message=fate.problem)
         is_shown = fate.line.content is not None and not fate.may_hold_keys
         raw = (fate.line.content or b"").decode("utf-8", "surrogateescape") if is_shown else None
         return {**bad.to_json(), "raw": raw}
-    row = _row_of_job(fate, request, outputs)
+    row = _row_of_job(fate, request, outputs, batch)
     if row.status not in REPEATABLE:
         return {**row.to_json(), "again": None}
     again = with_job_id(fate.line, next_id(fate.job_id), workflow=pins.of(request, fate.state))
     return {**row.to_json(), "again": again}
 
 
-def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, ...]]) -> Row:
+def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, ...]], batch: Batch) -> Row:
     state = fate.state
     inputs = {name: shown_input(value) for name, value in request.inputs.items()}
     if state is None:  # the batch was canceled before it was read
         status = JobStatus.CANCELED.value
         return Row(line=fate.line.number, job_id=fate.job_id, status=status, metadata=request.metadata, inputs=inputs)
-    document = state.whole_document()
+    document = state.document() if batch.is_owned else state.whole_document()  # an owner's report is for key holders
     error = document.error
     result = document.result_uri or state.result  # in OUTPUT_BUCKET, if its own bucket refused it
     return Row(
@@ -341,7 +372,7 @@ def _bad_lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
             yield row["raw"].encode("utf-8", "surrogateescape") + b"\n"
 
 
-class _Pieces(io.RawIOBase):
+class Pieces(io.RawIOBase):
     """Reads pieces of bytes like a file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

@@ -1,24 +1,31 @@
-"""Batches in the table: what was dropped, how far its ranges are read, which lines are bad, and how the batch ended.
+"""Batches in the table: where lines came from, how far their ranges are read, which are bad, and how the batch ended.
 
 read ──► running ──► completed, or failed
           │  ▲
        paused, canceled
+
+batch#{id}         the batch, its ranges, its bad lines
+batch#{address}    which batch was dropped there last
+batch#             a row for each batch, for the operator
+batches#{owner}    rows of an owner's batches: by moment, for lists, and the newest of each name
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text
-from comfy_serverless.batches.progress import BatchProgress, Counting, progress_of
+from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text, put_write
+from comfy_serverless.batches.progress import BatchProgress, Counting, progress_at_end, progress_of
 from comfy_serverless.batches.ranges import BadLine, Range, batch_pk, first_lines, range_sk
+from comfy_serverless.errors import IdempotencyKeyReuse
 from comfy_serverless.jobs.document import RETENTION
 from comfy_serverless.jobs.drop_names import plain_manifest
 from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected, read_columns, write_columns
+from comfy_serverless.table.job_item import idempotency_item
 from comfy_serverless.table.turns import again_after_s
 
 if TYPE_CHECKING:
@@ -31,6 +38,8 @@ ADVANCE_EVERY_S = 60
 _STORED = {"owner": "owner_name"}
 #: The partition of the list of all batches.
 _ALL = "batch#"
+#: How the sort keys of an owner's rows begin: of those by moment, and of those by name.
+_AT, _NAME = "at#", "name#"
 
 
 class BatchStatus(StrEnum):
@@ -45,16 +54,22 @@ class BatchStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A manifest that was dropped.
+    """A manifest that was dropped, or that an owner has sent to the API.
 
     Attributes:
-        source: where it was dropped.
+        name: what its owner calls it, if it came to the API; None of a dropped one.
+        source: where it was dropped; of one that came to the API, `manifest`.
         manifest: where our own copy is, which never changes.
         settled: up to here every job has ended, in bytes.
         execution: the newest execution of the state machine that reads it; None if there is none.
         wakes: how often its keeper has been woken since it last came.
         counted_at: when its lines were last counted (`batches.progress`).
         counted_before: how many had ended some time before, and when: for the rate.
+        take_from: where its lines come from, until `manifest` has them: it has no ranges before (`batches.taking`).
+        only: which lines of the report at `take_from` it has (`batches.retry`); None if that is no report.
+        summary: of a batch that has ended (`report.Written`): `counts`, by the names of `batches.progress`, `codes`,
+            `curable`, `completed_at` and the first `failures`; older releases wrote none.
+        key_id: of the API key that it came with.
     """
 
     id: str
@@ -71,6 +86,11 @@ class Batch:
     is_failed: bool = False
     counted_at: str | None = None
     counted_before: Mapping[str, Any] | None = None
+    name: str | None = None
+    take_from: str | None = None
+    only: str | None = None
+    summary: Mapping[str, Any] | None = None
+    key_id: str | None = None
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -92,6 +112,16 @@ class Batch:
         }
 
     @property
+    def is_owned(self) -> bool:
+        """Whether its lines are requests of its owner to the API, and no others' (`jobs.runnable`)."""
+        return self.name is not None
+
+    @property
+    def called(self) -> str:
+        """What people call it: its name, or that of the manifest."""
+        return self.name or self.source.partition("/batches/")[2].removesuffix(".jsonl") or self.id
+
+    @property
     def counting(self) -> Counting:
         """When its lines were counted."""
         return Counting(
@@ -103,7 +133,11 @@ class Batch:
 
     def progress(self, ranges: Sequence[Range]) -> BatchProgress:
         """How far it is with these ranges, as of when they were last counted."""
-        return progress_of(ranges, self.counting, status=self.status.value)
+        return progress_of(ranges, self.counting, status=self.status.value, is_taken=self.take_from is None)
+
+    def progress_at_end(self, counts: Mapping[str, int]) -> BatchProgress:
+        """How it has ended, by the counts of its report."""
+        return progress_at_end(counts, self.counting, status=self.status.value)
 
     def final_status(self, *, is_all_bad: bool) -> BatchStatus:
         """The status once the report is written."""
@@ -130,14 +164,68 @@ class BatchStore:
             ]
         )
         # For people, who know the batch by its name. `newest` finds it only once the batch itself is written.
-        newest = batch_pk(plain_manifest(batch.source))
-        self._table.put({"pk": newest, "sk": "newest", "batch": batch.id, "expires": expires})
-        self._table.put({"pk": _ALL, "sk": f"{batch.created_at}#{batch.id}", "batch": batch.id, "expires": expires})
+        self._table.put(_newest_dropped(batch, expires))
+        self._table.put_all(_rows(batch, expires))
         try:
             self._table.put(batch.to_item(expires), condition="attribute_not_exists(pk)")
         except ConditionFailed:
             return False
         return True
+
+    def announce(self, batch: Batch, ranges: Sequence[tuple[int, int]], *, idempotency_key: str | None) -> bool:
+        """Write a batch of the API with all that leads to it, or nothing. Returns False if the batch exists already.
+
+        Args:
+            ranges: at most a few; of one whose lines are taken later, none.
+
+        Raises IdempotencyKeyReuse: the key was used within the last 24 hours.
+        """
+        expires = _expires()
+        parts = [Range(start=start, end=end, offset=start, begun=0, touched=now_s()) for start, end in ranges]
+        writes = [put_write(batch.to_item(expires), condition="attribute_not_exists(pk)")]
+        if idempotency_key is not None:
+            free = "attribute_not_exists(pk) OR #expires < :now"
+            key = idempotency_item(batch.owner, idempotency_key)
+            writes.append(put_write(key, condition=free, values={"now": now_s()}))
+        writes += map(put_write, [*(part.to_item(batch.id, expires) for part in parts), *_rows(batch, expires)])
+        if not batch.is_owned:
+            writes.append(put_write(_newest_dropped(batch, expires)))
+        try:
+            self._table.transact(writes)
+        except ConditionFailed as failure:
+            if failure.index == 0:
+                return False
+            raise IdempotencyKeyReuse(
+                "this Idempotency-Key has been used within the last 24 hours, for something else: send another key."
+            ) from None
+        return True
+
+    def named(self, owner: str, name: str) -> Batch | None:
+        """The newest batch of an owner that is called so, or the one of his with this id."""
+        row = self._table.get(_of(owner), f"{_NAME}{name}")
+        found = self.get(str(row["batch"])) if row else None
+        if found is None:
+            found = self.get(name)
+        return found if found is not None and found.owner == owner else None
+
+    def page(self, owner: str, *, limit: int, before: str | None) -> tuple[list[Batch], str | None]:
+        """Batches of an owner, the newest first, and where the next page begins; None at the end.
+
+        Dropped ones of releases that wrote no such rows are not in it. One query, and one read of all items together.
+        """
+        values = {"pk": _of(owner), "first": _AT, "last": f"{_AT}{before}" if before else f"{_AT}~"}
+        page = self._table.query(
+            # The end of a page comes once more, and is left out: BETWEEN has both ends.
+            "#pk = :pk AND #sk BETWEEN :first AND :last",
+            values,
+            newest_first=True,
+            limit=limit + (2 if before else 1),
+        )
+        rows = [item for item in page.items if item["sk"] != values["last"]]
+        shown = rows[:limit]
+        items = {item["id"]: item for item in self._table.get_all([(batch_pk(row["batch"]), "batch") for row in shown])}
+        found = [Batch.from_item(items[row["batch"]]) for row in shown if row["batch"] in items]
+        return found, str(shown[-1]["sk"]).removeprefix(_AT) if len(rows) > limit else None
 
     def newest(self, source: str) -> Batch | None:
         """The batch that was last dropped at this address, however it was packed."""
@@ -164,6 +252,12 @@ class BatchStore:
         item = self._table.get(batch_pk(batch_id), "batch")
         return Batch.from_item(item) if item else None
 
+    def names(self, owner: str, batch_ids: Collection[str]) -> dict[str, str]:
+        """What people call those of these batches that are the owner's, by their ids. One read of all together."""
+        keys = [(batch_pk(batch_id), "batch") for batch_id in batch_ids]
+        found = map(Batch.from_item, self._table.get_all(keys)) if keys else ()
+        return {batch.id: batch.called for batch in found if batch.owner == owner}
+
     def range_at(self, batch_id: str, start: int) -> Range | None:
         """The range that begins at this offset. One read."""
         item = self._table.get(batch_pk(batch_id), range_sk(start))
@@ -174,15 +268,26 @@ class BatchStore:
         return [Range.from_item(item) for item in self._items(batch_id, "range")]
 
     def progress(self, batch: Batch) -> BatchProgress:
-        """How far a batch is, as of when it was last counted. One read."""
+        """How far a batch is, as of when it was last counted. One read; of one that has ended, mostly none."""
+        if batch.summary is not None:
+            return batch.progress_at_end(batch.summary["counts"])
         return batch.progress(self.ranges(batch.id))
 
     def bad_lines(self, batch_id: str) -> Iterator[BadLine]:
         """The lines that are no requests, in order, as far as the manifest is read."""
-        ranges = self.ranges(batch_id)
+        yield from self._bad_of(self.ranges(batch_id), self._items(batch_id, "bad"))
+
+    def first_bad(self, batch_id: str, ranges: Sequence[Range], *, limit: int) -> list[BadLine]:
+        """The first of them. One read of no more than these."""
+        values = {"pk": batch_pk(batch_id), "first": "bad#", "last": "bad~"}
+        page = self._table.query("#pk = :pk AND #sk BETWEEN :first AND :last", values, limit=limit)
+        return list(self._bad_of(ranges, page.items))
+
+    @staticmethod
+    def _bad_of(ranges: Sequence[Range], items: Iterable[Item]) -> Iterator[BadLine]:
         firsts = first_lines(ranges)
         starts = [part.start for part in ranges]
-        for item in self._items(batch_id, "bad"):
+        for item in items:
             offset = int(item["sk"].partition("#")[2])
             first, number = firsts[bisect_right(starts, offset) - 1], item.get("line")
             line = None if first is None or number is None else first + number - 1
@@ -273,7 +378,8 @@ class BatchStore:
 
     def mark_counted(self, batch_id: str, part: Range) -> None:
         """Write how far the lines of a range have ended, and what was counted of them."""
-        self._change_range(batch_id, part, {"ended": part.ended, "ends": part.ends, "ahead": part.ahead})
+        counted = {"ended": part.ended, "ends": part.ends, "ahead": part.ahead, "failures": list(part.failures)}
+        self._change_range(batch_id, part, {**counted, "ended_lines": part.ended_lines})
 
     def _change_range(self, batch_id: str, part: Range, assign: Mapping[str, Any]) -> None:
         change = Update(pk=batch_pk(batch_id), sk=range_sk(part.start), assign=assign, condition="attribute_exists(pk)")
@@ -286,13 +392,28 @@ class BatchStore:
             assign["counted_before"] = before
         self._table.try_update(self._change(batch.id, assign))
 
+    def mark_taken(self, batch: Batch, size_bytes: int, ranges: Sequence[tuple[int, int]]) -> Batch | None:
+        """Write that `manifest` has the lines of a batch, and their ranges. Returns it; None if it was so before."""
+        expires = _expires()
+        parts = [Range(start=start, end=end, offset=start, begun=0, touched=now_s()) for start, end in ranges]
+        self._table.put_all([part.to_item(batch.id, expires) for part in parts])
+        change = replace(
+            self._change(batch.id, {"size_bytes": size_bytes}),
+            remove=["take_from", "only"],
+            condition="attribute_exists(#take_from)",
+        )
+        try:
+            return Batch.from_item(self._table.update(change))
+        except ConditionFailed:
+            return None
+
     def read_by(self, batch_id: str, execution: str) -> None:
         """Write which execution of the state machine reads the batch."""
         self._table.try_update(self._change(batch_id, {"execution": execution}))
 
-    def complete(self, batch: Batch, report: str, *, status: BatchStatus) -> bool:
+    def complete(self, batch: Batch, report: str, *, status: BatchStatus, summary: Mapping[str, Any]) -> bool:
         """Write that the report is written. Returns False if it was before."""
-        assign = {"status": status.value, "report": report, "settled": batch.size_bytes}
+        assign = {"status": status.value, "report": report, "settled": batch.size_bytes, "summary": dict(summary)}
         if status is BatchStatus.FAILED:  # a state that older releases do not know
             assign |= {"status": BatchStatus.COMPLETED.value, "is_failed": True}
         change = self._change(batch.id, assign)
@@ -327,6 +448,26 @@ class BatchStore:
 
     def _change(self, batch_id: str, assign: dict[str, Any]) -> Update:
         return Update(pk=batch_pk(batch_id), sk="batch", assign=assign, condition="attribute_not_exists(#report)")
+
+
+def _rows(batch: Batch, expires: int) -> list[Item]:
+    """What lists and look-ups by name find a batch with."""
+    row = {"batch": batch.id, "expires": expires}
+    moment = f"{batch.created_at}#{batch.id}"
+    return [
+        {"pk": _ALL, "sk": moment, **row},
+        {"pk": _of(batch.owner), "sk": f"{_AT}{moment}", **row},
+        {"pk": _of(batch.owner), "sk": f"{_NAME}{batch.called}", **row},
+    ]
+
+
+def _newest_dropped(batch: Batch, expires: int) -> Item:
+    """What names the batch that was last dropped at an address."""
+    return {"pk": batch_pk(plain_manifest(batch.source)), "sk": "newest", "batch": batch.id, "expires": expires}
+
+
+def _of(owner: str) -> str:
+    return f"batches#{owner}"
 
 
 def _bad_sk(offset: int) -> str:

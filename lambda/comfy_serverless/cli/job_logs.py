@@ -1,15 +1,17 @@
-"""`comfy-serverless jobs logs`: what every function has logged of one job, from its submission to its webhook.
+"""`comfy-serverless jobs logs`: what every function has logged of one job, or what ComfyUI wrote, with a key alone.
 
     the stack, and its GPU stack ──► their log groups ──► lines that name the job ──► by time
                                                                └──► its invocations ──► Lambda's report of their ends
 
-On this machine (`make dev`) the logs are files; the local stack says where.
+On this machine (`make dev`) the logs are files; the local stack says where. Who has no stack, but a key of the API
+(COMFY_BASE_URL), gets what that keeps of ComfyUI's own lines: `GET /api/v2/jobs/{id}/log`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from comfy_serverless.cli.habits import add_command
+from comfy_serverless.cli.habits import add_command, one_line, print_json, say
 from comfy_serverless.cli.stack import add_stack_option, chosen_stack, clients_of_logs, explained, outputs_of
 from comfy_serverless.errors import NotFound
 
@@ -55,9 +57,12 @@ _EXAMPLES = (
     "comfy-serverless {called} fox-1 --follow      until Ctrl-C",
 )
 _NOTES = """\
-The logs of the stack and of its GPU stack are read; the credentials need cloudformation:DescribeStacks and
-ListStackResources, and logs:FilterLogEvents (docs/operate.md has the policy). `--json` prints each line as it was
-logged, a document a line.
+With --stack or COMFY_STACK the logs of the stack and of its GPU stack are read; the credentials need
+cloudformation:DescribeStacks and ListStackResources, and logs:FilterLogEvents (docs/operate.md has the policy).
+`--json` prints each line as it was logged, a document a line.
+
+Without a stack, COMFY_BASE_URL and COMFY_API_KEY are enough: the API has the last lines that ComfyUI wrote during a
+job that failed (KEEP_LOGS). `--follow` waits for the job's end then; `--json` prints one document.
 """
 
 
@@ -103,8 +108,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], *,
         "--since",
         type=_duration,
         metavar="TIME",
-        default=timedelta(days=1),
-        help="how far back: 90m, 12h, 30d, 4w (default: 1d)",
+        help="how far back in the stack's logs: 90m, 12h, 30d, 4w (default: 1d)",
     )
     logs.add_argument("--follow", action="store_true", help="go on, and show new lines as they come")
     logs.set_defaults(run=run)
@@ -112,9 +116,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], *,
 
 def run(options: argparse.Namespace) -> int:
     """Print the lines. Returns the exit code."""
+    if not options.stack and os.environ.get("COMFY_BASE_URL"):
+        return _run_with_key(options)
     with explained(options, needs="cloudformation:DescribeStacks and ListStackResources, and logs:FilterLogEvents"):
         read = reader_of(chosen_stack(options), options.job_id)
-        since = datetime.now(UTC) - options.since
+        since = datetime.now(UTC) - (options.since or timedelta(days=1))
         console = Console(highlight=False, soft_wrap=True)
         count = 0
         for line in follow(read, since) if options.follow else sorted(read(since), key=_by_time):
@@ -128,6 +134,29 @@ def run(options: argparse.Namespace) -> int:
             f"Nothing was logged of the job {options.job_id!r} since {since:%Y-%m-%d %H:%M} UTC. Is the id right? "
             "`--since 30d` looks further back, for as long as the stack keeps its logs (LogRetentionDays)."
         )
+    return 0
+
+
+def _run_with_key(options: argparse.Namespace) -> int:
+    """Print what the API keeps of ComfyUI's lines during the job."""
+    from comfy_serverless.cli import remote
+    from comfy_serverless.cli.following import follow as follow_job
+    from comfy_serverless.cli.progress_line import ProgressLine
+
+    if options.since is not None:
+        options.wrong_usage("--since is for the logs of a stack: give --stack NAME with it; the API has those of a job")
+    api = remote.Api.from_environment()
+    if options.follow:
+        with ProgressLine() as line:
+            follow_job(api, options.job_id, line.show)
+    found = remote.log_of(api, options.job_id)
+    if options.json:
+        print_json(found)
+        return 0
+    for text in found["lines"]:
+        print(_printable(str(text)))
+    if found.get("note"):
+        say(one_line(str(found["note"])))
     return 0
 
 

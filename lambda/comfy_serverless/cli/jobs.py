@@ -27,6 +27,11 @@ STATUSES = ("queued", "running", "succeeded", "canceling", "canceled", "failed",
 #: Jobs in one answer of the API.
 _MOST_A_PAGE = 100
 
+#: What is shown of each job in a list.
+_COLUMNS = ("id", "status", "created", "took", "files", "what", "labels")
+_EXPAND = "outputs,progress,error"
+_MOST_TOLD = 60
+
 _EXAMPLES = {
     "ls": (
         "comfy-serverless jobs ls",
@@ -40,8 +45,7 @@ _EXAMPLES = {
 }
 _NOTES = """\
 COMFY_BASE_URL is the address of the API (the stack's output ApiUrl; `make dev` writes both into out/dev/env.sh), and
-COMFY_API_KEY a key of it. The key's owner sees the owner's jobs. `jobs logs` reads the logs of the stack itself, with
-credentials of AWS.
+COMFY_API_KEY a key of it. The key's owner sees the owner's jobs.
 """
 
 
@@ -108,7 +112,9 @@ def _list(options: argparse.Namespace) -> int:
     cursor = options.cursor
     while True:
         limit = min(_MOST_A_PAGE, options.limit - len(found))
-        page = remote.jobs(api, limit=limit, cursor=cursor, status=options.status, labels=dict(options.labels))
+        page = remote.jobs(
+            api, limit=limit, cursor=cursor, status=options.status, labels=dict(options.labels), expand=_EXPAND
+        )
         found += page["jobs"]
         cursor = page.get("next_cursor")
         if not cursor or len(found) >= options.limit:
@@ -117,7 +123,7 @@ def _list(options: argparse.Namespace) -> int:
         print_json({"jobs": found, "next_cursor": cursor})
         return 0
     if found:
-        print_table(("id", "status", "created", "took", "labels"), [_row(job) for job in found], folds=("id", "labels"))
+        print_table(_COLUMNS, [_row(job) for job in found], folds=("id", "what", "labels"), right=("files",))
     else:
         say("There are no such jobs of this key's owner.")
     if cursor:
@@ -201,7 +207,30 @@ def _download(options: argparse.Namespace) -> int:
 
 def _row(job: Mapping[str, Any]) -> list[str]:
     labels = job.get("metadata") or {}
-    return [str(job["id"]), str(job["status"]), _time(job.get("created_at")), _took(job), _labels(labels)]
+    files = str(job.get("outputs_total") or "")
+    return [
+        str(job["id"]),
+        str(job["status"]),
+        _time(job.get("created_at")),
+        _took(job),
+        files,
+        _what(job),
+        _labels(labels),
+    ]
+
+
+def _what(job: Mapping[str, Any]) -> str:
+    """How far a job is, or why it failed, in a few words."""
+    from comfy_serverless.cli.following import how_far, is_over
+
+    error = job.get("error")
+    if isinstance(error, Mapping):
+        where = f" at {error['class_type']}" if error.get("class_type") else ""
+        told = one_line(f"{error.get('code')}{where}: {error.get('message')}")
+        return told if len(told) <= _MOST_TOLD else f"{told[: _MOST_TOLD - 1]}…"
+    if is_over(job) or not isinstance(job.get("progress"), Mapping):
+        return ""
+    return one_line("{:.0%} {}".format(*how_far(job)))
 
 
 def _print_job(job: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]) -> None:

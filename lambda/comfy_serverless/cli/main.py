@@ -31,6 +31,7 @@ COMMANDS = (
     Command("needs", "list the models, nodes and keys that a workflow needs, and what of it is missing", "needs"),
     Command("workflows", "give workflows names, typed inputs and versions, and make typed clients", "workflows"),
     Command("keys", "make, list and revoke the keys of the deployed API", "keys"),
+    Command("usage", "show what jobs have cost: by day, workflow, key or owner", "usage"),
     Command("batch", "run many jobs: from a manifest or a folder of files to a folder of results", "batch"),
     Command("jobs", "list, show, follow, cancel and download jobs of the deployed API, and read their logs", "jobs"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),

@@ -20,7 +20,7 @@ from comfy_serverless.cli.habits import one_line, say
 from comfy_serverless.cli.remote_answers import Document, object_in, reason_of
 from comfy_serverless.cli.remote_answers import error_of as error_of  # of jobs, too: the commands tell it
 from comfy_serverless.cli.remote_api import Api as Api
-from comfy_serverless.errors import NotFound, UiFormatWorkflow, UpstreamError
+from comfy_serverless.errors import InvalidRequest, NotFound, UiFormatWorkflow, UpstreamError
 from comfy_serverless.redaction import redact_url
 
 if TYPE_CHECKING:
@@ -103,11 +103,26 @@ def jobs(
     cursor: str | None = None,
     status: str | None = None,
     labels: Mapping[str, str] | None = None,
+    expand: str | None = None,
 ) -> Document:
-    """A page of jobs, newest first, with the `next_cursor` of the following one."""
-    query = {"limit": limit, "cursor": cursor, "status": status}
+    """A page of jobs, newest first, with the `next_cursor` of the following one.
+
+    `expand` is what is told of each beyond its entry; an API that is older than that is asked without.
+    """
+    query = {"limit": limit, "cursor": cursor, "status": status, "expand": expand}
     query |= {f"metadata[{name}]": value for name, value in (labels or {}).items()}
-    return ask(api, "GET", "/api/v2/jobs", ("jobs",), params={name: value for name, value in query.items() if value})
+    params = {name: value for name, value in query.items() if value}
+    try:
+        return ask(api, "GET", "/api/v2/jobs", ("jobs",), params=params)
+    except InvalidRequest as refusal:
+        if expand is None or "query.expand" not in refusal.message:
+            raise
+    return jobs(api, limit=limit, cursor=cursor, status=status, labels=labels)
+
+
+def log_of(api: Api, job_id: str) -> Document:
+    """What is kept of ComfyUI's lines during a job."""
+    return ask(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}/log", ("lines", "is_complete"))
 
 
 def outputs(api: Api, found: Mapping[str, Any]) -> Iterator[Document]:

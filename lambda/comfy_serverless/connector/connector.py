@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -165,6 +165,7 @@ class ComfyConnector(EngineGiven):
         execution_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
+        on_log: Callable[[Sequence[str]], None] | None = None,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
         apart_as: str | None = None,
@@ -187,6 +188,8 @@ class ComfyConnector(EngineGiven):
             on_progress: called in this thread with every new snapshot.
             on_output: called in this thread as soon as an output exists. A repeated run calls it again: only the
                 outputs of the `Execution` count.
+            on_log: called in this thread at the end, with the last lines that ComfyUI wrote during the run; none of a
+                ComfyUI elsewhere.
             prompt_id: a lower-case UUID of your own, for `cancel`.
             extra_data: passed on to ComfyUI, e.g. `{"extra_pnginfo": {…}}`.
             apart_as: a name, for a run that shares ComfyUI with strangers: its savers write into a folder of that
@@ -205,6 +208,7 @@ class ComfyConnector(EngineGiven):
             execution_s=execution_s,
             on_progress=on_progress,
             on_output=on_output,
+            on_log=on_log,
             extra_data=extra_data,
             apart_as=apart_as,
             recalls_as=recalls_as,

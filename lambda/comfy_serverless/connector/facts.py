@@ -182,12 +182,32 @@ class SubmitAgain:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSpan:
+    """When a node of the graph ran, in seconds since 1970. One that waited for others in between ran more than once."""
+
+    node_id: str
+    begun_s: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in whole milliseconds."""
+    """Where the time went, in whole milliseconds, and the memory.
+
+    Attributes:
+        node_ms: how long each node ran, by its id, as far as its events were heard; cached nodes are absent.
+        loading_ms: the part of it of nodes that take a file of a model (`graph.nodes.loaders_in`).
+        gpu_memory_peak_mb: the most that was in use on all GPUs at the looks at it; None where that is not known.
+        node_spans: when each node ran, as far as that is known, in the order of the ends.
+    """
 
     queued_ms: int
     executing_ms: int
     total_ms: int
+    node_ms: Mapping[str, int] = field(default_factory=dict)
+    loading_ms: int = 0
+    gpu_memory_peak_mb: int | None = None
+    node_spans: tuple[NodeSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ from comfy_serverless.connector.facts import (
     Wait,
 )
 from comfy_serverless.connector.history import HistoryEntry, read_entry
+from comfy_serverless.connector.node_times import NodeTimes
 from comfy_serverless.connector.outputs import identify_node
 from comfy_serverless.connector.pace import Pace
 from comfy_serverless.connector.refusals import describe_exit, execution_failure, node_error_lines
@@ -59,6 +60,7 @@ from comfy_serverless.errors import (
     ComfyError,
     DeadlineExceeded,
     EngineCrashed,
+    EngineError,
     EngineUnavailable,
 )
 
@@ -115,6 +117,8 @@ class PromptFollower:
         self._first_silence: float | None = None
         self._outcome: Outcome | None = None
         self._story = Story()
+        self._node_times = NodeTimes(graph)
+        self._clock_s = 0.0  # from the time of facts to that of events
         self._warnings: list[str] = []
         self._accepted = False
         self._submit_lost = False
@@ -182,6 +186,8 @@ class PromptFollower:
     def _see_event(self, event: EventSeen, now: float) -> None:
         self._alive(now)
         self._story.see(event.kind, event.data)
+        self._node_times.see(event.kind, event.data, event.at_s)
+        self._clock_s = event.at_s - now
         if event.kind == "execution_start":
             self._begin_executing(now)
         elif event.kind == "executing" and event.data.get("node", "") is None:
@@ -382,6 +388,8 @@ class PromptFollower:
         total_ms = round((now - self._started_at) * 1000)
         if executing_ms is None:
             executing_ms = 0 if self._executing_since is None else round((now - self._executing_since) * 1000)
+        if isinstance(error, EngineError) or not self._pace.is_polling:  # else it may have ended at any time
+            self._node_times.end_all(now + self._clock_s)
         story = self._story
         blocked = [] if error is not None else story.blocked
         self._outcome = Outcome(
@@ -391,7 +399,13 @@ class PromptFollower:
             frames=tuple(story.frames),
             cached_nodes=story.cached_nodes,
             warnings=(*self._warnings, *blocked),
-            timings=Timings(queued_ms=max(0, total_ms - executing_ms), executing_ms=executing_ms, total_ms=total_ms),
+            timings=Timings(
+                max(0, total_ms - executing_ms),
+                executing_ms,
+                total_ms,
+                node_ms=self._node_times.in_ms(),
+                node_spans=self._node_times.spans(),
+            ),
             # A success known only from the history has missed events too: a socket can be open, but silent.
             events_missed=self._events_missed or not story.succeeded,
             engine_is_broken=engine_is_broken,

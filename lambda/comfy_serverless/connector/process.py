@@ -3,8 +3,8 @@
     STOPPED ──start──► STARTING ──first answer──► READY ──stop──► STOPPED
                           └──────── exit ────────► DEAD ◄── exit ──┘
 
-The process leads its own process group: everything it starts ends with it. Its output is read all the time (a full
-pipe would stop it) into a ring buffer and the log.
+The process leads its own process group: everything it starts ends with it. Its output is read all the time
+(`engine_output`), and goes to the log, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import subprocess
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -30,6 +29,7 @@ from comfy_serverless.connector.confinement import (
     engine_environment,
     hide_process,
 )
+from comfy_serverless.connector.engine_output import EngineOutput
 from comfy_serverless.connector.import_report import ImportReport, NotImported
 from comfy_serverless.connector.ports import ReservedPort, accepts
 from comfy_serverless.connector.refusals import advice_at_start, describe_exit
@@ -41,8 +41,8 @@ engine_logger = logging.getLogger("comfy_serverless.engine")
 
 _POLL_S = 0.004
 _TERMINATE_GRACE_S = 4.0
-_LOG_LINES = 300
-_LONGEST_LINE_BYTES = 4096
+#: How many lines an error has of its log.
+_TAIL_LINES = 40
 _PORT_IS_TAKEN = re.compile(r"already in use|Errno (98|48)\b")
 _PORT_RETRIES = 3
 
@@ -94,11 +94,13 @@ class ComfyProcess:
         self._environment = {
             **engine_environment(os.environ, passed),
             **(user.environment if user else {}),
+            # Lines come when they are written: they are of the run that there is then.
+            "PYTHONUNBUFFERED": "1",
             **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
-        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self.output = EngineOutput()
         self._imports = ImportReport()
         self._ports_tried = 0
         self._is_stopped = False
@@ -131,7 +133,7 @@ class ComfyProcess:
     @property
     def log_tail(self) -> str:
         """The last lines that it wrote."""
-        return "\n".join(list(self._log)[-40:])
+        return self.output.tail(_TAIL_LINES)
 
     @property
     def not_imported(self) -> tuple[NotImported, ...]:
@@ -165,7 +167,7 @@ class ComfyProcess:
                 "one, start it before the processes, and set COMFYUI_URL for them (docs/python.md)",
                 ", ".join(map(str, self._reserved.of_siblings)),
             )
-        self._log.clear()
+        self.output.restarted()
         self._imports = ImportReport()
         self.state = ProcessState.STARTING
         command = list(self._command(self.port))
@@ -292,13 +294,12 @@ class ComfyProcess:
         stream = process.stdout
         assert stream is not None  # noqa: S101
         with stream:
-            # Bounded, because a progress bar writes one endless line of carriage returns.
-            for line in iter(lambda: stream.readline(_LONGEST_LINE_BYTES), b""):
-                text = line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
-                self._log.append(text)
-                self._imports.see(text)
-                engine_logger.debug(text)
+            self.output.read(stream.fileno(), self._see_line)
         process.wait()
+
+    def _see_line(self, text: str) -> None:
+        self._imports.see(text)
+        engine_logger.debug(text)
 
     def _retry_on_next_port(self) -> None:
         exit_code = self.exit_code

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,15 @@ from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.fact_queue import ON_THE_WAY, FactQueue
 from comfy_serverless.connector.facts import CancelAsked, Outcome, Timings
 from comfy_serverless.connector.follower import PromptFollower
+from comfy_serverless.connector.gpu_memory import PeakGauge
+from comfy_serverless.connector.memory import gpu_bytes
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import in_own_folder
 from comfy_serverless.connector.partners import check_partner_nodes
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
+from comfy_serverless.connector.run_lines import RunLines
 from comfy_serverless.connector.runner import PromptRunner
 from comfy_serverless.connector.saving import save
 from comfy_serverless.connector.submitted import EMBEDDED_LACKS
@@ -36,7 +39,7 @@ from comfy_serverless.errors import (
     InvalidWorkflow,
 )
 from comfy_serverless.files import OutputKind
-from comfy_serverless.graph.nodes import SMALLEST_GRAPH, TEXT_JOINER
+from comfy_serverless.graph.nodes import SMALLEST_GRAPH, TEXT_JOINER, loaders_in
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +59,7 @@ class Execution:
         prompt_id: its id in ComfyUI's history.
         outputs: every output of every node, in the order of the graph.
         warnings: what was not made although ComfyUI accepted the workflow, and why.
-        timings: where the time went.
+        timings: where the time of the attempt that counts went, by node too.
         cached_nodes: nodes that did not need to run again.
         attempts: 2 if it had to be run again, for instance after a crash or a lack of memory.
     """
@@ -131,7 +134,7 @@ class WorkflowRun:
         deadline: on the monotonic clock; None for none.
         execution_s: how long each attempt may execute; None for as long as the deadline allows.
         stall_s: how long the engine may show no sign of life.
-        on_progress, on_output, extra_data, apart_as, recalls_as: as for `ComfyConnector.run`.
+        on_progress, on_output, on_log, extra_data, apart_as, recalls_as: as for `ComfyConnector.run`.
         notes: warnings about the graph itself, which come before those of the run.
         convert: makes the graph, and warnings about it, by what the engine declares; None if there is one already.
     """
@@ -147,6 +150,7 @@ class WorkflowRun:
         on_progress: Callable[[Progress], None] | None,
         on_output: Callable[[Output], None] | None,
         extra_data: Mapping[str, Any] | None,
+        on_log: Callable[[Sequence[str]], None] | None = None,
         execution_s: float | None = None,
         apart_as: str | None = None,
         recalls_as: str = "",
@@ -162,6 +166,7 @@ class WorkflowRun:
         self._stall_s = stall_s
         self._on_progress = on_progress
         self._on_output = on_output
+        self._lines = RunLines(run_id, on_log)
         self._extra_data = extra_data
         self._apart_as = apart_as
         self._recalls_as = recalls_as
@@ -208,8 +213,9 @@ class WorkflowRun:
             ComfyError: it failed; `.outputs` has what was made before the failure.
         """
         made: tuple[Output, ...] = ()
+        timings: Timings | None = None
         kept: _Success | None = None
-        attempt = 1
+        attempt, was_refused = 1, False
         try:
             while True:
                 # A second attempt is a test of its own; a TEST_PAYLOAD that crashes ComfyUI would go on forever.
@@ -220,7 +226,7 @@ class WorkflowRun:
                     on_progress=self._on_progress,
                     on_output=self._on_output,
                 )
-                made = max(outputs, made, key=len)
+                made, timings = max(outputs, made, key=len), outcome.timings
                 if outcome.error is not None:
                     lost = None
                 else:
@@ -235,11 +241,14 @@ class WorkflowRun:
                     self._free_memory(unload_models=outcome.error is not None)
                 attempt += 1
         except ComfyError as error:
+            was_refused = isinstance(error, InvalidWorkflow)
             if kept is not None and kept.lost == recovery.FRAMES_ARE_MISSING and not isinstance(error, Canceled):
                 return self._execution(kept, attempt)
             # Those of the first attempt, if the next one could not begin or made fewer.
-            error.outputs = made
+            error.outputs, error.timings = made, timings
             raise
+        finally:
+            self._lines.end(self._engine.process, was_refused=was_refused)
 
     def _prepare(self, wait_ready: WaitReady) -> None:
         """Make the engine ready for a submit."""
@@ -311,19 +320,32 @@ class WorkflowRun:
             frame_nodes=self._frame_nodes,
             is_elsewhere=self._engine.process is None,
         )
+        process = self._engine.process
+        has_own_gpu = process is not None and gpu_bytes(self._engine.stats)[1] > 0
+        gauge = PeakGauge() if has_own_gpu else None
         runner = PromptRunner(
             client=self._engine.client,
             events=self._engine.events,
-            process=self._engine.process,
+            process=process,
             follower=follower,
             facts=self._facts,
-            watch=collector.see,
+            watch=self._lines.begin(process, collector.see),
             submit_timeout_s=self._submit_timeout_s(),
+            gauge=gauge,
         )
         outcome = runner.run(graph, extra_data=self._extra_data)
+        outcome = replace(outcome, timings=self._told(outcome.timings, gauge))
         if outcome.engine_is_broken:
             self._engine.replace(runner.generation)
         return outcome
+
+    def _told(self, timings: Timings, gauge: PeakGauge | None) -> Timings:
+        """The times of an attempt by the nodes of the graph that was given, without those that we have added."""
+        node_ms = {node: took_ms for node, took_ms in timings.node_ms.items() if node in self.graph}
+        loading_ms = sum(node_ms.get(node, 0) for node in loaders_in(self.graph))
+        peak_mb = None if gauge is None else gauge.peak_mb
+        spans = tuple(one for one in timings.node_spans if one.node_id in self.graph)
+        return replace(timings, node_ms=node_ms, node_spans=spans, loading_ms=loading_ms, gpu_memory_peak_mb=peak_mb)
 
     def _submit_timeout_s(self) -> float:
         """Long enough for ComfyUI to check thousands of nodes, but not longer than the job has left."""

@@ -34,6 +34,7 @@ from comfy_serverless.connector.facts import (
     Wait,
 )
 from comfy_serverless.connector.follower import PromptFollower
+from comfy_serverless.connector.gpu_memory import PeakGauge
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.refusals import refusal
 from comfy_serverless.connector.unusable import is_final, submit_failure, why_not
@@ -66,6 +67,7 @@ class PromptRunner:
         process: None for an engine that is not our child.
         watch: gets every event and frame, in order, before the follower does.
         submit_timeout_s: how long ComfyUI may take to check the workflow.
+        gauge: looks at the GPUs while it runs; None where the engine uses none of this machine.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class PromptRunner:
         facts: FactQueue,
         watch: Watcher,
         submit_timeout_s: float,
+        gauge: PeakGauge | None = None,
     ) -> None:
         self._client = client
         self._events = events
@@ -88,6 +91,7 @@ class PromptRunner:
         self._facts = facts
         self._watch = watch
         self._submit_timeout_s = submit_timeout_s
+        self._gauge = gauge
         self._busy_checked_at = time.monotonic()
         self._cpu_seconds = math.inf
         self._is_submit_lost = False
@@ -103,6 +107,8 @@ class PromptRunner:
                 # Events can come faster than callbacks handle them: the clock must be checked all the same.
                 self._take_facts_at_hand(for_s=_LOOK_S)
                 self._look_at_process()
+                if self._gauge is not None:
+                    self._gauge.look()
                 step = self._follower.next(time.monotonic())
                 match step:
                     case Finished(outcome):

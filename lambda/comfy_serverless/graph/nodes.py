@@ -265,6 +265,22 @@ def known(class_type: object) -> KnownNode:
     return NODES.get(class_type, _UNKNOWN) if isinstance(class_type, str) else _UNKNOWN
 
 
+def loaders_in(graph: Mapping[str, Mapping[str, object]]) -> frozenset[str]:
+    """The nodes of a graph that take the name of a file of a model: by it they load weights, or patch others.
+
+    What a model costs when it is first used, on its way to the GPU, is spent in the node that uses it.
+    """
+    return frozenset(
+        node_id
+        for node_id, node in graph.items()
+        if isinstance(inputs := node.get("inputs"), Mapping)
+        and any(
+            isinstance(value, str) and model_folder(str(node.get("class_type")), str(name))
+            for name, value in inputs.items()
+        )
+    )
+
+
 def model_folder(class_type: str, input_name: str) -> str:
     """The folder of models that an input takes a file of; "" if it takes none, or one of a folder we do not know."""
     if (inputs := MODEL_INPUTS.get(class_type)) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+from comfy_serverless import tracing
 from comfy_serverless.api.app import create_app
 from comfy_serverless.handlers import snapshot, wiring
 
@@ -17,7 +18,10 @@ _app = create_app(wiring.services, cors_origins=wiring.services().settings.cors_
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
     """Answer one request."""
-    return _app.resolve(event, context)
+    try:
+        return _app.resolve(event, context)
+    finally:
+        tracing.flush(wiring.FLUSH_ANSWER_S)
 
 
 gc.freeze()  # what was imported stays

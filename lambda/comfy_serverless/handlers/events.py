@@ -28,6 +28,7 @@ from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.sources import DroppedObject, RequestSource, SentRequest
 from comfy_serverless.observability import log
+from comfy_serverless.tracing import Trace
 from comfy_serverless.worker.replies import Replies
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class DirectEvent(Event):
     is_heard: bool = True
 
     def sources(self) -> Sequence[RequestSource]:
-        return [SentRequest(payload=self.payload, default_id=str(uuid.uuid4()))]
+        return [SentRequest(payload=self.payload, default_id=str(uuid.uuid4()), trace=_trace_in(self.payload))]
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
         return replies.write(outcomes[0])
@@ -111,7 +112,8 @@ class HttpEvent(Event):
         """One, or none for anything but POST."""
         if self.request.method != "POST":
             return []
-        return [SentRequest(payload=self.request.body, default_id=str(uuid.uuid4()), what="the body")]
+        request = self.request
+        return [SentRequest(payload=request.body, default_id=str(uuid.uuid4()), what="the body", trace=request.trace)]
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
         request = self.request
@@ -210,10 +212,19 @@ def _body_of(message: Mapping[str, Any]) -> str:
 
 def _sources_in(message: Mapping[str, Any], contents: Sequence[Content]) -> list[RequestSource]:
     """The jobs one message of SQS asks for."""
-    return _sources_of(contents, default_id=f"sqs-{message['messageId']}")
+    attributes = message.get("messageAttributes")
+    told = attributes if isinstance(attributes, Mapping) else {}
+    values = {name: one.get("stringValue") for name, one in told.items() if isinstance(one, Mapping)}
+    return _sources_of(contents, default_id=f"sqs-{message['messageId']}", trace=Trace.of(values))
 
 
-def _sources_of(contents: Sequence[Content], *, default_id: str) -> list[RequestSource]:
+def _trace_in(payload: object) -> Trace | None:
+    """Where a caller without headers says to be in a trace: a label of the request."""
+    labels = payload.get("metadata") if isinstance(payload, Mapping) else None
+    return Trace.of(labels) if isinstance(labels, Mapping) else None
+
+
+def _sources_of(contents: Sequence[Content], *, default_id: str, trace: Trace | None = None) -> list[RequestSource]:
     """The jobs in an envelope. A request that has no name itself is named by its envelope, or by the default."""
     found: list[RequestSource] = []
     for content in contents:
@@ -222,7 +233,8 @@ def _sources_of(contents: Sequence[Content], *, default_id: str) -> list[Request
                 found.append(content)
             case Letter(payload=payload, name=name):
                 job_id = re.sub(r"[^A-Za-z0-9_-]", "-", name or default_id)[:64]
-                found.append(SentRequest(payload=payload, default_id=job_id, what="the message"))
+                place = trace or _trace_in(payload)
+                found.append(SentRequest(payload=payload, default_id=job_id, what="the message", trace=place))
     return found
 
 

@@ -14,12 +14,14 @@ import json
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from aiohttp import ClientError, web
 from aiohttp.http import HttpProcessingError
 
+from comfy_serverless import tracing
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound, PayloadTooLarge, QueueFull
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES
@@ -128,9 +130,15 @@ class FrontDoor(web.Server):
                 self._waiting.pop(request.protocol, None)
                 inference_id = request.headers.get(_INFERENCE_ID, "")
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(
-                    self._threads, lambda: _encoded(self._application.invoke(body, inference_id))
-                )
+                caller = tracing.Trace.of(request.headers)
+
+                def invoke() -> tuple[int, bytes]:
+                    with (
+                        tracing.span("invocation", kind=tracing.Kind.SERVER, parent=caller) if caller else nullcontext()
+                    ):
+                        return _encoded(self._application.invoke(body, inference_id))
+
+                return await loop.run_in_executor(self._threads, invoke)
         raise NotFound("there are GET /ping and POST /invocations here.")
 
 

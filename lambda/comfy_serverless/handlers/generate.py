@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from comfy_serverless import tracing
 from comfy_serverless.handlers import snapshot, wiring, wiring_worker
 from comfy_serverless.handlers.events import Event, SqsEvent, queued_jobs, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
@@ -45,6 +46,13 @@ def handler(event: Any, context: LambdaContext) -> Any:  # noqa: ANN401  (any JS
     def remaining_s() -> float:
         return until - time.monotonic()
 
+    try:
+        return _answer(event, remaining_s)
+    finally:
+        tracing.flush(min(wiring.FLUSH_S, remaining_s() - ANSWER_RESERVE_S))
+
+
+def _answer(event: Any, remaining_s: Callable[[], float]) -> Any:  # noqa: ANN401
     if queued := queued_jobs(event):
         return _put_off(event, _run_messages(event["Records"], queued, remaining_s))
     recognised = recognise(event)

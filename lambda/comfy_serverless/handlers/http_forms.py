@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any, Final, Self
 
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES
+from comfy_serverless.tracing import Trace
 
 #: What a load balancer takes of a function, the answer as a whole (its guide, "Lambda functions as targets").
 LOAD_BALANCER_LIMIT_BYTES: Final = 1_000_000
@@ -33,12 +34,14 @@ class HttpRequest:
         body: as text, or the bytes that were sent as base64.
         is_balanced: a load balancer has sent it.
         has_lists: headers are lists of values, in the request and in the answer.
+        trace: where its caller is in a trace; None if it does not say.
     """
 
     method: str
     body: str | bytes
     is_balanced: bool = False
     has_lists: bool = False
+    trace: Trace | None = None
 
     @classmethod
     def of(cls, event: object) -> Self | None:
@@ -54,7 +57,7 @@ class HttpRequest:
             case _:
                 return None
         has_lists = is_balanced and "headers" not in event and isinstance(event.get("multiValueHeaders"), Mapping)
-        return cls(method.upper(), _body(event), is_balanced, has_lists)
+        return cls(method.upper(), _body(event), is_balanced, has_lists, _trace(event, has_lists=has_lists))
 
     @property
     def limit_bytes(self) -> int:
@@ -72,6 +75,13 @@ class HttpRequest:
         else:
             answer["headers"] = told
         return {**answer, "body": json.dumps(document), "isBase64Encoded": False}
+
+
+def _trace(event: Mapping[str, Any], *, has_lists: bool) -> Trace | None:
+    headers = event.get("multiValueHeaders" if has_lists else "headers")
+    if not isinstance(headers, Mapping):
+        return None
+    return Trace.of({name: value[0] if isinstance(value, list) and value else value for name, value in headers.items()})
 
 
 def _body(event: Mapping[str, Any]) -> str | bytes:

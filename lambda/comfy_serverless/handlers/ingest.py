@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.sqs import take_each
 from comfy_serverless.batches.orders import Order
 from comfy_serverless.errors import InvalidRequest
@@ -30,6 +31,13 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
 
     Raises the error of what is no message: Lambda, or the state machine, tries that again by itself.
     """
+    try:
+        return _follow_all(event, context)
+    finally:
+        tracing.flush(wiring.FLUSH_S)
+
+
+def _follow_all(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
     left_s = context.get_remaining_time_in_millis() / 1000
     until = time.monotonic() + max(0.0, left_s - min(RESERVE_S, left_s / 2))
     messages = records_of(event, "aws:sqs")

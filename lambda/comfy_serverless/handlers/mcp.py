@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy_serverless import tracing
 from comfy_serverless.api.tools.endpoint import AgentsEndpoint
 from comfy_serverless.handlers import snapshot, wiring
 
@@ -13,7 +14,10 @@ _endpoint = AgentsEndpoint(wiring.services)
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
     """Answer one request."""
-    return _endpoint.answer(event, remaining_s=context.get_remaining_time_in_millis() / 1000)
+    try:
+        return _endpoint.answer(event, remaining_s=context.get_remaining_time_in_millis() / 1000)
+    finally:
+        tracing.flush(wiring.FLUSH_ANSWER_S)
 
 
 snapshot.hooks()

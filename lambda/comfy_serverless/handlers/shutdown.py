@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from comfy_serverless import tracing
+
 logger = logging.getLogger(__name__)
 
 #: SageMaker kills the container 30 s after SIGTERM: see AWS's "How containers serve requests".
@@ -46,6 +48,7 @@ def drain_on_sigterm(
             # A job that ended with the engine reports now, and answers are on their way out.
             worker.drain(within_s=2 * _LAST_ANSWER_S)
             threading.Event().wait(_LAST_ANSWER_S)
+            tracing.flush(_LAST_ANSWER_S)
         except Exception:
             logger.exception("bug: the shutdown failed")
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.sqs import WebhookQueue, take_each
 from comfy_serverless.handlers import again, wiring
 from comfy_serverless.webhooks.calls import BACKOFF_S
@@ -24,4 +25,5 @@ def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa:
         return caller.call(WebhookQueue.job_of(message["body"]))
 
     answer = take_each(event.get("Records", ()), call, failing="a webhook was not called")
+    tracing.flush(wiring.FLUSH_S)
     return again.put_off(event, answer, pauses_s=BACKOFF_S)

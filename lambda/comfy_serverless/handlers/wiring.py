@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.jobs.line_ids import Question
     from comfy_serverless.jobs.named import NamedWorkflows
     from comfy_serverless.jobs.request import JobRequest
+    from comfy_serverless.jobs.runnable import Behind
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
@@ -48,6 +50,11 @@ if IS_LAMBDA:
     logging.getLogger().setLevel(logging.WARNING)
 
 
+#: How long an invocation waits, at its end, for the collector of its spans, in seconds; the function of the API less,
+#: because somebody waits for its answer. Where a collector does not answer that is once a minute (`tracing.flush`).
+FLUSH_S, FLUSH_ANSWER_S = 0.5, 0.1
+
+
 def at_start(make: Callable[[], object]) -> None:
     """Make this now, under Lambda: a function that starts has a whole processor, and missing settings are named."""
     if IS_LAMBDA:
@@ -57,10 +64,13 @@ def at_start(make: Callable[[], object]) -> None:
 @functools.cache
 def settings() -> Settings:
     """The environment, read once. A wrong value is named and fails the start."""
+    from comfy_serverless import tracing
     from comfy_serverless.observability import name_release
 
     found = Settings.from_environment()
     name_release(found.release_version)
+    service = os.environ.get("POWERTOOLS_SERVICE_NAME", "comfy_serverless")
+    tracing.begin(found.otel_endpoint, service=service, facts={"service.version": found.release_version})
     return found
 
 
@@ -213,6 +223,7 @@ def services() -> Services:
     from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.jobs.node_list import NodeListReader
     from comfy_serverless.table.presigned_uploads import UploadStore
+    from comfy_serverless.table.usage import UsageStore
 
     _, assets_bucket, output_bucket, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "job_queue_url"
@@ -228,11 +239,14 @@ def services() -> Services:
         assets=assets(),
         uploads=UploadStore(assets()),
         keys=keys(),
+        usage=UsageStore(table()),
         node_list=NodeListReader(*told),
         declarations=declarations,
         workflows=workflow_store(),
         named=named_workflows(declarations.fresh),
         workers=jobs_to,
+        batches=batches(),
+        orders=manifest_queue() if settings().manifest_queue_url else None,
         care=care(),
         assets_bucket=assets_bucket,
         output_bucket=output_bucket,
@@ -361,6 +375,7 @@ def ingest() -> Drops:
         output_bucket=output_bucket,
         step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
         named=NamesWhenAsked(_names_of_ingest),
+        behind=functools.cache(lambda: _behind_of_ingest(patient)),
     )
     return Drops(
         jobs=keeper.jobs, workers=jobs_to, s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
@@ -369,11 +384,33 @@ def ingest() -> Drops:
 
 @functools.cache
 def _names_of_ingest() -> Finder:
+    return named_workflows(_declarations_of_ingest().fresh)
+
+
+@functools.cache
+def _declarations_of_ingest() -> DeclarationsReader:
     from comfy_serverless.jobs.declarations import DeclarationsReader
 
     (bucket,) = settings().require("assets_bucket")
-    declarations = DeclarationsReader(s3(), bucket, workers().worker_image, lambda: workers().release()[1])
-    return named_workflows(declarations.fresh)
+    return DeclarationsReader(s3(), bucket, workers().worker_image, lambda: workers().release()[1])
+
+
+def _behind_of_ingest(table: Table) -> Behind:
+    """What is asked about lines of owners' batches, as `services` has it for requests."""
+    from comfy_serverless.batches.owned import OfOwners
+    from comfy_serverless.jobs.node_list import NodeListReader
+    from comfy_serverless.table.assets import AssetStore
+
+    assets_bucket, output_bucket = settings().require("assets_bucket", "output_bucket")
+    return OfOwners(
+        s3=s3(),
+        settings=settings(),
+        assets=AssetStore(table, s3(), bucket=assets_bucket),
+        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image, lambda: workers().release()[1]),
+        declarations=_declarations_of_ingest(),
+        assets_bucket=assets_bucket,
+        output_bucket=output_bucket,
+    )
 
 
 @functools.cache

@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -193,6 +193,15 @@ class Packed:
         s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/gzip")
 
 
+class Held(NamedTuple):
+    """Declarations that were read: parsed, and packed with gzip as they are published; `size_bytes` is unpacked."""
+
+    sha256: str
+    declared: dict[str, Any]
+    packed: bytes
+    size_bytes: int
+
+
 @dataclass(slots=True)
 class DeclarationsReader:
     """Reads them for the API.
@@ -210,7 +219,7 @@ class DeclarationsReader:
     _told: Told | None = None
     _sha256: str = ""
     _read_at: float = field(default=float("-inf"))
-    _held: tuple[str, dict[str, Any]] | None = None
+    _held: Held | None = None
 
     def fresh(self) -> Mapping[str, Any] | None:
         """What is so of the workers that jobs go to; None if nobody has told it, or if it is too large."""
@@ -222,10 +231,13 @@ class DeclarationsReader:
         self._look()
         if not self._sha256:
             return None
-        if self._held is None or self._held[0] != self._sha256:
-            object_info = self._read(self._sha256)
-            self._held = None if object_info is None else (self._sha256, object_info)
-        return None if self._held is None else self._held[1]
+        if self._held is None or self._held.sha256 != self._sha256:
+            self._held = self._read(self._sha256)
+        return None if self._held is None else self._held.declared
+
+    def newest_packed(self) -> Held | None:
+        """The same, as it was published."""
+        return None if self.newest() is None else self._held
 
     @property
     def sha256(self) -> str:
@@ -258,13 +270,14 @@ class DeclarationsReader:
         except (ClientError, BotoCoreError, ValueError, AttributeError):
             log.debug("nobody has told declarations of nodes", image=build.image, exc_info=True)
 
-    def _read(self, digest: str) -> dict[str, Any] | None:
+    def _read(self, digest: str) -> Held | None:
         try:
             answer = self.s3.get_object(Bucket=self.bucket, Key=_content_key(self._build.image, digest))
-            content = unpacked(answer["Body"].read(MAX_DECLARATIONS_BYTES))
+            packed = answer["Body"].read(MAX_DECLARATIONS_BYTES)
+            content = unpacked(packed)
             if hashlib.sha256(content).hexdigest() != digest:
                 raise ValueError("it is another content than the pointer says")  # noqa: TRY301
-            return declared_in(content)
+            return Held(digest, declared_in(content), packed, len(content))
         except (ClientError, BotoCoreError, TypeError, ValueError, zlib.error, NotJson):
             log.warning("the declarations of nodes cannot be read: workers convert", sha256=digest, exc_info=True)
             return None

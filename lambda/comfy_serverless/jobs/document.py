@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -29,6 +31,8 @@ MAX_ERROR_LEVELS = 32
 #: Warnings of a job; of the others it has the number.
 MAX_WARNINGS = 100
 MAX_WARNING_CHARACTERS = 1000
+#: Nodes whose times a job lists, and how long their ids may be: a graph may have 50,000 nodes.
+MAX_NODES_TIMED, MAX_NODE_ID = 200, 100
 _MORE_WARNINGS = re.compile(r"and (\d{1,9}) more")
 
 #: Fields of an output that hold for one answer: links expire, and the file is in S3.
@@ -167,7 +171,9 @@ class Job(_Document):
         seeds: the seeds that were drawn, by `node.input`.
         engine: name and version of the engine that executed it.
         release_version: what the image of its worker was built from (`release_file`); null if the image does not say.
-        timings_ms: the duration of each step.
+        timings_ms: the duration of each step (docs/usage.md says what each means).
+        nodes_ms: how long each node ran, by its id: the `MAX_NODES_TIMED` longest; cached nodes are absent.
+        cost_usd: what it cost, estimated from the operator's prices; null if there are none, or no worker had it.
         result_uri: where this document is kept; null if it is not kept (see `worker.worker`).
         outputs_total: how many outputs there are, if `outputs` has only the first of them.
         outputs_uri: where all of them are listed then, an `Output` a line.
@@ -192,6 +198,8 @@ class Job(_Document):
     engine: str | None = None
     release_version: str | None = None
     timings_ms: dict[str, int] = Field(default_factory=dict)
+    nodes_ms: dict[str, int] = Field(default_factory=dict)
+    cost_usd: float | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     result_uri: str | None = None
     outputs_total: int | None = None
@@ -217,6 +225,17 @@ class Job(_Document):
         bare = tuple(output.without_link() for output in self.outputs)
         text = json.dumps(self.model_copy(update={"outputs": bare}).to_json(), ensure_ascii=False, indent=1)
         return text.encode("utf-8", errors="replace")
+
+
+def longest_nodes(node_ms: Mapping[str, int]) -> dict[str, int]:
+    """The nodes that took longest, the longest first, with ids that can be written."""
+    named = ((node, took_ms) for node, took_ms in node_ms.items() if len(node) <= MAX_NODE_ID and clean(node) == node)
+    return dict(heapq.nlargest(MAX_NODES_TIMED, named, key=itemgetter(1)))
+
+
+def worked_s(timings_ms: Mapping[str, int]) -> float:
+    """How long a worker worked on a job, in seconds: all the time that it had it, but for its wait for other jobs."""
+    return max(0, timings_ms.get("total", 0) - timings_ms.get("queued", 0)) / 1000
 
 
 def status_of(error: ComfyError | None) -> JobStatus:

@@ -17,6 +17,8 @@ RESULT_NAME = "result.json"
 OUTPUTS_NAME = "outputs.jsonl"
 #: The folder of thumbnails, beside the outputs of a node. No output's key has a folder there.
 THUMBS_NAME = "thumbs"
+#: What ComfyUI wrote during the job.
+LOG_NAME = "log.txt"
 #: S3 accepts keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
 MAX_NAME_BYTES = 150
 _ALLOWED = frozenset(" .-_+=@,()")

@@ -71,9 +71,14 @@ class Question:
         return replace(self, given=(), drawn=())
 
 
-def id_of_text(canonical: str) -> str:
-    """The id of a line that says this: its JSON, sorted and without blanks."""
-    return f"line-{hashlib.sha256(canonical.encode()).hexdigest()[:40]}"
+def id_of_text(canonical: str, *, owner: str = "") -> str:
+    """The id of a line that says this: its JSON, sorted and without blanks.
+
+    Args:
+        owner: whose line it is, if the same text of another owner is another job.
+    """
+    said = f"{owner}\n{canonical}" if owner else canonical  # no JSON begins as the name of an owner does
+    return f"line-{hashlib.sha256(said.encode()).hexdigest()[:40]}"
 
 
 def id_at(job_id: str, *, batch_id: str, offset: int) -> str:

@@ -19,6 +19,8 @@ from comfy_serverless.json_text import parse_json
 #: The largest request, as everywhere.
 MAX_LINE_BYTES = 6 * 1024 * 1024
 _WHAT = "the line"
+#: `stored_lines_address`; ids of batches end with a dash and twenty digits.
+_STORED = re.compile(r"stored-[0-9a-f]{40}")
 _KEY = re.compile(r"requests/batches/(?P<batch>[A-Za-z0-9_-]{1,64})\.jsonl#(?P<offset>\d{1,15})-(?P<length>\d{1,8})")
 
 
@@ -33,6 +35,11 @@ def named_lines_address(bucket: str, content: bytes) -> S3Address:
     Its form is that of a manifest, because workers of any release read requests from there.
     """
     return manifest_address(bucket, f"named-{hashlib.sha256(content).hexdigest()[:40]}")
+
+
+def stored_lines_address(bucket: str, content: bytes) -> S3Address:
+    """The address of the requests that lines of an owner's batch have become (`jobs.runnable`); they never change."""
+    return manifest_address(bucket, f"stored-{hashlib.sha256(content).hexdigest()[:40]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,11 @@ class LineAddress:
         """Read an address; None if it is not that of a line."""
         match = _KEY.fullmatch(address.key)
         return cls(address.bucket, match["batch"], int(match["offset"]), int(match["length"])) if match else None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a stored request is there, checked as any of the API: no batch has such a name (`batch_id`)."""
+        return _STORED.fullmatch(self.batch_id) is not None
 
     @property
     def manifest(self) -> S3Address:

@@ -85,6 +85,33 @@ def _check_count(names: Iterable[str]) -> None:
         raise InvalidRequest(f"the workflow names {count:,} different files; at most {MAX_ASSETS} are looked up.")
 
 
+def uploaded_inputs(inputs: Mapping[str, Any], *, owner: str, assets: Assets) -> dict[str, Any]:
+    """The addresses of those of a request's `inputs` that name files the owner has uploaded, instead of addresses.
+
+    Names of other files are left out: the worker says that it does not find them.
+    """
+    plain = {name: given for name, given in inputs.items() if _is_plain(given)}
+    named = {name: given for name, given in plain.items() if not all(map(is_address, _texts(given)))}
+    wanted = {text for given in named.values() for text in _texts(given) if not is_address(text)}
+    _check_count(wanted)
+    found = {text: str(asset.address) for text, asset in assets.by_paths(owner, wanted).items()} if wanted else {}
+    return {
+        name: found.get(given, given) if isinstance(given, str) else [found.get(text, text) for text in given]
+        for name, given in named.items()
+        if any(text in found for text in _texts(given))
+    }
+
+
+def _is_plain(given: object) -> bool:
+    """Whether an input is a text, or a list of texts."""
+    return isinstance(given, str) or (isinstance(given, list) and all(isinstance(one, str) for one in given))
+
+
+def _texts(given: str | list[str]) -> list[str]:
+    """The texts of such an input."""
+    return [given] if isinstance(given, str) else given
+
+
 @dataclass(slots=True)
 class ResolvedGraph:
     """A graph without references. `inputs` are those not known to take files, as in a request's `inputs`."""

@@ -21,6 +21,7 @@ from comfy_serverless.jobs.embedded import embedded_in
 from comfy_serverless.jobs.named import Named, file_for
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.json_text import parse_json
+from comfy_serverless.tracing import Trace
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -64,6 +65,10 @@ class RequestSource(Protocol):
     def extra_data(self) -> Mapping[str, Any] | None:
         """Data that the engine gets with the workflow. It is kept nowhere."""
 
+    @property
+    def trace(self) -> Trace | None:
+        """The span that the job is a child of; None if it is in no trace."""
+
     def read(self, *, s3: S3Client, settings: Settings, named: Named) -> JobRequest:
         """Read the request. Raises a ComfyError if there is none.
 
@@ -79,6 +84,7 @@ class SentRequest:
     payload: object
     default_id: str
     what: str = "the payload"
+    trace: Trace | None = None
     labels: ClassVar[Mapping[str, str]] = {}
     origin_bucket: ClassVar[None] = None
     owner_name: ClassVar[str] = OPERATOR
@@ -120,6 +126,7 @@ class DroppedObject:
     owner_name: str = OPERATOR
     is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
+    trace: ClassVar[None] = None
 
     @property
     def default_id(self) -> str:

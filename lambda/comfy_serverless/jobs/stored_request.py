@@ -4,7 +4,8 @@
 
 Version 2 is for jobs whose workflow is the editor's: their worker converts it. `files` has the addresses of what such a
 workflow names (`jobs.known_files`). Version 3 is for those that name a version of a workflow, `poster@3`, or give
-inputs by name: their worker looks them up.
+inputs by name: their worker looks them up. Version 4 is for lines of an owner's batch: each is such a document, in a
+line among those of others (`lines.stored_lines_address`).
 
 Workers of another release read it too: those of 0.1.0 refuse a `request` with a field that they do not know, so new
 ones, like `extra_data`, stand beside it. A field that they may ignore is simply added. One that they must understand
@@ -32,17 +33,19 @@ from comfy_serverless.jobs.line_ids import asks_for_chance, id_at, id_of_text, m
 from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress, document_of, lines_of
 from comfy_serverless.jobs.named_lines import is_named, is_plain, with_behind
 from comfy_serverless.jobs.request import JobRequest, is_plain_input
-from comfy_serverless.json_text import finite
+from comfy_serverless.json_text import finite, parse_json
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 #: The newest version that this release can run. A line of a manifest has its version in its message and in the job's
 #: item (`JobItem.version`), of which the caretaker makes new messages.
-VERSION = 3
+VERSION = 4
 #: That of jobs which a worker of any release can run, of those whose worker converts the editor's workflow, of those
 #: with a model that has no sha256, and of those that name a version of a workflow.
 _PLAIN, _OF_EDITOR, _UNHASHED, _NAMED = 1, 2, 2, 3
+#: That of a job whose stored request is in a line: a worker must know to look for it there.
+IN_A_LINE = 4
 #: The most of a request that goes with the message. SQS counts, and bills, each 64 KB of a message.
 MAX_IN_MESSAGE_BYTES = 48_000
 _READ_BYTES = 64 * 1024
@@ -158,18 +161,28 @@ def read_line(s3: S3Client, line: LineAddress) -> JobRequest:
 
     Raises InvalidRequest if the line has no request, and AssetUnavailable if S3 does not answer.
     """
-    may_have_more = is_named(line)
+    content, behind = _content_of(s3, line, may_have_more=is_named(line))
+    return with_behind(request_of(Line(line.offset, line.length, content), parse=JobRequest.stored), behind)
+
+
+def read_stored_line(s3: S3Client, line: LineAddress) -> dict[str, Any]:
+    """Read what a line of an owner's batch has become, as `StoredRequest.parse` takes it. Raises as `read_line`."""
+    content, _ = _content_of(s3, line, may_have_more=False)
+    return dict(parse_json(content, source="the stored line", most_bytes=len(content)))
+
+
+def _content_of(s3: S3Client, line: LineAddress, *, may_have_more: bool) -> tuple[bytes, bytes]:
+    """The bytes of a line, and those of the line behind it, if it may have more there."""
     end = "" if may_have_more else line.offset + line.length - 1
     try:
         answer = s3.get_object(Bucket=line.bucket, Key=line.manifest.key, Range=f"bytes={line.offset}-{end}")
         with closing(answer["Body"]) as body:
             content = body.read(line.length)
-            behind = _line_behind(body.iter_chunks(_READ_BYTES)) if may_have_more else b""
+            return content, _line_behind(body.iter_chunks(_READ_BYTES)) if may_have_more else b""
     except (ClientError, BotoCoreError) as error:
         reason, is_transient = read_problem(error, line.manifest)
         kind = AssetUnavailable if is_transient else InvalidRequest
         raise kind(f"the line {line.to_text()} of the manifest {reason}.") from error
-    return with_behind(request_of(Line(line.offset, line.length, content), parse=JobRequest.stored), behind)
 
 
 def _line_behind(rest: Iterator[bytes]) -> bytes:
@@ -201,10 +214,11 @@ class LineRequest(NamedTuple):
     is_plain: bool
 
 
-def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool] | None) -> LineRequest:
+def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool] | None, owner: str = "") -> LineRequest:
     """As `request_of`; but a line that asks for something random is a job of its own (`jobs.line_ids`).
 
     Args:
+        owner: whose lines of this text are one job; "" for those of everybody who may drop.
         draws: as for `asks_for_chance`, of workflows outside of the lines; None if the same text is always the same
             job, as it was in older releases.
     """
@@ -213,7 +227,7 @@ def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool] | None
     plain = is_plain(line, document)
     if request.job_id is not None:
         return LineRequest(request, is_of_place=False, is_plain=plain)
-    job_id, content = id_of_text(canonical), line.content or b""
+    job_id, content = id_of_text(canonical, owner=owner), line.content or b""
     may_be_random = draws is not None and (isinstance(request.workflow, str) or may_draw(content))
     is_of_place = draws is not None and may_be_random and asks_for_chance(request, draws=draws)
     if is_of_place:

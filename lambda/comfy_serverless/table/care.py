@@ -146,7 +146,7 @@ class Care:
         placed = list(enumerate(job.outputs))
         self.jobs.put_outputs(state, placed, run=run)
         places = [place for place, _ in placed]
-        if self.jobs.finish(state.id, job, run=run, webhook=state.has_webhook, places=places):
+        if self.jobs.finish(state.id, job, run=run, webhook=state.has_webhook, places=places, account=state.account):
             log.warning(
                 "a job whose worker was lost ended as its result says", job_id=state.id, status=job.status.value
             )

@@ -56,9 +56,11 @@ class JobItem:
     open_owner: str | None = None  # the owner while it waits or runs, for the index that counts; batches do not count
     webhook: Mapping[str, str] | None = None  # `webhook_item` says where: {}; older releases wrote `url`, `secret`
     batches: frozenset[str] = frozenset()  # those it is a line of: the same line in two of them is one job
+    line: str | None = None  # the line it was made of, "batch#offset", if `request` does not say so; since 0.3
     expires: int | None = None  # when DynamoDB may delete it, in seconds since 1970
     keeper: str | None = None  # who looks after it (see `columns`); None once nothing is left to do
     keeper_due: int | None = None  # when its keeper should have acted, in seconds since 1970
+    trace: Mapping[str, str] | None = None  # `traceparent`, `tracestate`: the span that it is a child of
     version: int = 1  # what a worker must understand to run it, as in its message (see `jobs.stored_request`)
     waits_since: int | None = None  # when a job of a batch was last sent again, in seconds since 1970
     was_parked: bool = False  # its message was dropped because its batch is paused; stays if it is begun all the same
@@ -74,6 +76,7 @@ class JobItem:
     completed_at: str | None = None  # when it ended
     document_json: str | None = None  # the `Job` it ended as, without outputs and labels
     output_places: str | None = None  # of the outputs in the result's order, as text: thousands of them must fit
+    key_id: str | None = None  # the API key it was submitted with, for the counters of usage; None for none
     output_names: str | None = None  # their paths beside the result, a line each (`named_outputs`)
     shown_json: str | None = None  # what lists show of an ended job (`table.shown`); older releases wrote none
 

@@ -16,7 +16,9 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.job_item import JobItem, Preview
+from comfy_serverless.table.usage_items import Account
 from comfy_serverless.table.webhook_item import Webhook
+from comfy_serverless.tracing import Trace
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 
@@ -38,7 +40,9 @@ class NewJob:
         idempotency_key: the caller's key, single-use for 24 h.
         webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
-        is_rerunnable, release, version: see `JobItem`.
+        line: see `JobItem`.
+        trace: the span that its run is a child of; None if it is in no trace.
+        is_rerunnable, release, version, key_id: see `JobItem`.
     """
 
     job_id: str
@@ -51,7 +55,10 @@ class NewJob:
     is_rerunnable: bool = True
     release: str | None = None
     batch: str | None = None
+    line: str | None = None
+    trace: Trace | None = None
     version: int = 1
+    key_id: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def waiting(self, *, keeper: str, keeper_due: int) -> JobState:
@@ -74,10 +81,13 @@ class NewJob:
             open_owner=self.owner if self.batch is None else None,
             webhook={} if self.webhook else None,
             batches=frozenset({self.batch} if self.batch else ()),
+            line=self.line,
             expires=int(self.created_at.timestamp() + RETENTION.total_seconds()),
             keeper=keeper,
             keeper_due=keeper_due,
+            trace=self.trace.fields() if self.trace else None,
             version=self.version,
+            key_id=self.key_id or None,
         )
 
 
@@ -106,8 +116,19 @@ class JobState(JobItem):
             owner=self.owner,
             batch=batch,
             result=S3Address.parse(self.result),
+            trace=self.place_in_trace,
             version=self.version,
         )
+
+    @property
+    def place_in_trace(self) -> Trace | None:
+        """The span that its run, and the call of its webhook, are children of."""
+        return Trace.of(self.trace) if self.trace else None
+
+    @property
+    def account(self) -> Account:
+        """Whom it is counted for when it has ended."""
+        return Account.of(self.owner, self.key_id, self.labels)
 
     @property
     def is_over(self) -> bool:

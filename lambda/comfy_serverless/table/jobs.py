@@ -18,7 +18,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, delete_write, now_s, now_text, put_write
+from comfy_serverless.aws.dynamodb import (
+    ConditionFailed,
+    Item,
+    Table,
+    Update,
+    delete_write,
+    now_s,
+    now_text,
+    put_write,
+    update_write,
+)
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Progress, status_of
 from comfy_serverless.moments import moment_text
@@ -39,6 +49,7 @@ from comfy_serverless.table.job_item import (
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.table.shown import shown_json
 from comfy_serverless.table.turns import Turns
+from comfy_serverless.table.usage_items import Account, counted
 from comfy_serverless.table.waiting_jobs import IN_QUEUE_S, UNBEGUN, UNBEGUN_VALUES, WaitingJobs, sent_again
 from comfy_serverless.table.webhook_item import WEBHOOK, webhook_pk
 
@@ -91,7 +102,10 @@ class JobStore(WaitingJobs):
         return state
 
     def submit_of_batch(self, job: NewJob) -> JobState:
-        """Write a job of a batch, or that this batch wants it too, before it is sent. Returns it as it is."""
+        """Write a job of a batch, or that this batch wants it too, before it is sent. Returns it as it is.
+
+        Raises JobExists: another owner has a job of this id.
+        """
         state = job.waiting(keeper=QUEUED_BATCH, keeper_due=now_s() + IN_QUEUE_S)
         free = "attribute_not_exists(pk) OR #expires < :now"  # what has expired is deleted some time after the moment
         try:
@@ -107,13 +121,18 @@ class JobStore(WaitingJobs):
             assign=sent_again(),
             add={"batches": {str(job.batch)}},
             remove=["was_parked"],  # it is sent, whatever is wanted of the other batch
-            condition=f"attribute_exists(#batches) AND {UNBEGUN}",
-            values=UNBEGUN_VALUES,
+            condition=f"attribute_exists(#batches) AND #owner = :owner AND {UNBEGUN}",
+            values={"owner": job.owner, **UNBEGUN_VALUES},
         )
         try:
             return JobState.from_item(self._table.update(change))
         except ConditionFailed as failure:
-            return JobState.from_item(failure.item) if failure.item else self.submit_of_batch(job)
+            if not failure.item:
+                return self.submit_of_batch(job)
+            standing = JobState.from_item(failure.item)
+            if standing.owner != job.owner:
+                raise JobExists(job.job_id) from None
+            return standing
 
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""
@@ -129,7 +148,8 @@ class JobStore(WaitingJobs):
         while not state.is_over and state.status is not JobStatus.CANCELING:
             try:
                 if state.run is None:
-                    return self._end_as(state, Canceled("the job was canceled before it had begun"), was=state.status)
+                    self._end_as(state, Canceled("the job was canceled before it had begun"), was=state.status)
+                    return replace(self.read_alone(state.id) or state, outputs=state.outputs)
                 change = job_update(
                     state.id,
                     assign={"status": JobStatus.CANCELING.value, "updated_at": now_text()},
@@ -218,10 +238,14 @@ class JobStore(WaitingJobs):
             items.append(asset.to_item())
         self._table.put_all(items)
 
-    def finish(self, job_id: str, job: Job, *, run: str, webhook: bool, places: Sequence[int]) -> bool:
+    def finish(
+        self, job_id: str, job: Job, *, run: str, webhook: bool, places: Sequence[int], account: Account | None = None
+    ) -> bool:
         """Write how a run ended. Returns False, and changes nothing, if the job is no longer this run's.
 
-        `places` are those with which the job's outputs were put, in their order.
+        Args:
+            places: those with which the job's outputs were put, in their order.
+            account: whom it is counted for, once; None for nobody.
         """
         ours = {"run": run, **_OURS_VALUES}
         change = self._end(job_id, job, webhook=webhook, outputs=job.outputs, condition=_OURS, values=ours)
@@ -229,7 +253,7 @@ class JobStore(WaitingJobs):
         order = {"output_places": ",".join(map(str, places))}
         if (names := named_outputs(job)) is not None:
             order["output_names"] = names
-        return self._table.try_update(replace(change, assign={**change.assign, **order}))
+        return self._try_end(replace(change, assign={**change.assign, **order}), job, account)
 
     def give_back(self, job_id: str, *, run: str, counts: bool = True, for_s: int = DISPATCH_S) -> bool:
         """Let another run have the job; its message is sent again by the caller, or by the caretaker after a while.
@@ -305,7 +329,7 @@ class JobStore(WaitingJobs):
             condition="#status = :was AND attribute_not_exists(#run)",
             values={"was": state.status.value},
         )
-        return self._table.try_update(change)
+        return self._try_end(change, job, state.account)
 
     def webhook_sent(self, job_id: str) -> None:
         """Write that the webhook queue has the job: its webhook is no longer owed."""
@@ -327,8 +351,8 @@ class JobStore(WaitingJobs):
         due: int | None = None,
         status: JobStatus | None = None,
         batches: frozenset[str] = frozenset(),
-    ) -> JobState:
-        """End a job that no worker runs, and that only these batches want."""
+    ) -> None:
+        """End a job that no worker runs, and that only these batches want. Raises ConditionFailed if it has changed."""
         job = state.whole_document().model_copy(
             update={
                 "status": status or status_of(error),
@@ -350,7 +374,19 @@ class JobStore(WaitingJobs):
         made = None if state.runs else ()  # by lost runs: only the items of the outputs say which
         webhook = state.has_webhook
         change = self._end(state.id, job, webhook=webhook, outputs=made, condition=condition, values=values)
-        return JobState.from_item(self._table.update(change), outputs=state.outputs)
+        self._write_end(change, job, state.account)
+
+    def _try_end(self, change: Update, job: Job, account: Account | None) -> bool:
+        try:
+            self._write_end(change, job, account)
+        except ConditionFailed:
+            return False
+        return True
+
+    def _write_end(self, change: Update, job: Job, account: Account | None) -> None:
+        """Write the end of a job, and count it: both or none, so that each job counts once."""
+        counters = [] if account is None else counted(job.id, job, account)
+        self._table.transact([update_write(change), *counters])
 
     @staticmethod
     def _end(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.dynamodb import now_s, now_text
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.web import Network, post
@@ -61,4 +62,11 @@ class Caller:
         document = self.links.of_job(state.document()).to_json()
         body = message_of(document, timestamp=state.completed_at or now_text())
         headers = headers_of(body, message_id=f"msg_{state.id}", timestamp_s=now_s(), secret=webhook.secret or None)
-        return post(webhook.url, body=body, headers=headers, network=self.network, deadline=time.monotonic() + CALL_S)
+        with tracing.span(
+            "call webhook", kind=tracing.Kind.CLIENT, parent=state.place_in_trace, job_id=state.id
+        ) as span:
+            headers |= trace.fields() if (trace := tracing.current()) else {}
+            deadline = time.monotonic() + CALL_S
+            status = post(webhook.url, body=body, headers=headers, network=self.network, deadline=deadline)
+            span.set(status=status)
+            return status

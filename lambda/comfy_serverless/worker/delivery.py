@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address, may_pass, write_problem
 from comfy_serverless.errors import DeliveryFailed, DeliveryRefused
 from comfy_serverless.jobs.document import Output, clean
@@ -88,6 +89,7 @@ class Delivery:
         self._on_delivered = on_delivered
         self._thumbnails = thumbnails if bucket is not None else None
         self._thumbs: dict[str, Thumbnail] = {}
+        self._trace = tracing.current()
         self._job_id = job_id
         self._keys = keys
         self._s3, self._bucket = s3, bucket
@@ -108,7 +110,9 @@ class Delivery:
         context = contextvars.copy_context()  # the threads log under the job's name too
         thumbnail = None
         if self._thumbnails is not None and self._bucket is not None:
-            thumbnail = self._thumbs[key] = self._thumbnails.begin(made, S3Address(self._bucket, key))
+            thumbnail = self._thumbs[key] = self._thumbnails.begin(
+                made, S3Address(self._bucket, key), trace=self._trace
+            )
         earlier = self._pending.get(key)
         self._pending[key] = self._pool.submit(context.run, self._deliver, made, key, earlier, thumbnail)
 
@@ -192,12 +196,14 @@ class Delivery:
     def _deliver(self, made: Made, key: str, earlier: Future[Output] | None, thumbnail: Thumbnail | None) -> Output:
         if earlier is not None:
             wait([earlier])  # this ends, because it began before this one
-        try:
-            stored = self._store(made, key)
-        except KeyTaken:
-            # Another worker with the same job id, or an earlier try: the files that its result names must not change.
-            key = self._keys.another(key)
-            stored = self._store(made, key)
+        with tracing.span("upload", parent=self._trace, node_id=made.node_id, type=made.kind.value) as span:
+            try:
+                stored = self._store(made, key)
+            except KeyTaken:
+                # Another worker with the same job id, or an earlier try: what its result names must not change.
+                key = self._keys.another(key)
+                stored = self._store(made, key)
+            span.set(bytes=stored.size_bytes)
         width, height = stored.pixels or (None, None)
         output = Output(
             node_id=_name(made.node_id),

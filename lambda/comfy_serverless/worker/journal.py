@@ -29,6 +29,7 @@ from comfy_serverless.table.care import is_too_old, waited_s
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.waiting_jobs import IN_QUEUE_S
+from comfy_serverless.worker import traced
 
 if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
@@ -117,6 +118,7 @@ class Journal:
             return Standing()
         if begun.state.runs == 1:  # a later run has waited for the end of the one before
             emit_wait(waited_s(begun.state), is_batch=begun.state.is_of_batch)
+        traced.add_wait(begun.state)
         log.info("the job is begun", run=begun.state.runs)
         with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
             its_call = replace(call, observer=reporter, is_last_try=begun.is_last, standing=standing)
@@ -173,8 +175,11 @@ class Journal:
 
     def _finish(self, job: Job, reporter: Reporter) -> None:
         state = reporter.state
-        places = reporter.commit(job.outputs)
-        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=state.has_webhook, places=places):
+        places, run = reporter.commit(job.outputs), reporter.run_id
+        is_ours = self.jobs.finish(
+            state.id, job, run=run, webhook=state.has_webhook, places=places, account=state.account
+        )
+        if is_ours:
             self._call_webhook(state)
 
     def _give_back(self, state: JobState, source: JobMessage, error: ComfyError | None, *, run_id: str) -> None:

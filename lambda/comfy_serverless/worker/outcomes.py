@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from comfy_serverless import tracing
 from comfy_serverless.errors import ComfyError, DeliveryFailed, DeliveryRefused, WorkerOutdated
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.request import ReplyMode
@@ -79,8 +80,10 @@ def conclude(record: JobRecord, error: ComfyError | None, call: Call) -> Outcome
     job = record.document(error)
     is_recorded = False
     if record.result is not None and _is_last_word(record, error, call):
+        record.write_log(error)  # first: who sees the end may ask for it
         try:
-            standing = record.result.write(job, replaces=record.replaces)
+            with tracing.span("store result"):
+                standing = record.result.write(job, replaces=record.replaces)
         except DeliveryFailed as failure:
             log.warning("the outcome could not be written down", reason=failure.message)
             error = error or failure

@@ -42,6 +42,7 @@ class Engine(Protocol):
         execution_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
+        on_log: Callable[[Sequence[str]], None] | None = None,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
         apart_as: str | None = None,

@@ -5,17 +5,35 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless import tracing
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, DeliveryFailed, InternalError
-from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, first_warnings, status_of
+from comfy_serverless.jobs.document import (
+    RETENTION,
+    Job,
+    JobError,
+    JobUrls,
+    Progress,
+    clean,
+    first_warnings,
+    longest_nodes,
+    status_of,
+    worked_s,
+)
 from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
+from comfy_serverless.jobs.prices import Prices, usd
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.run_log import log_address, log_content
 from comfy_serverless.observability import log
 from comfy_serverless.redaction import redacted
+from comfy_serverless.setting_values import KeepLogs
 
 if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings
@@ -42,10 +60,14 @@ class JobRecord:
         deadline: when it must be over, on the monotonic clock, if it need not wait for other jobs here.
         latest: when it must be over, however long it had to wait: this process may be cut off then.
         prepared_ms: how long it took until the engine could be given the workflow.
+        steps_ms: how long it waited for its models, and for its other inputs, by the names in `timings_ms`.
+        prices: what the operator says that jobs cost.
         waited_ms: how long other jobs of this worker had the engine then.
         most_listed: how many outputs the document lists, if the others are stored.
         outputs_uri: where all outputs are listed, if they are more than that.
         delivering_ms: how long uploads took after the engine was done.
+        log_lines: the last that ComfyUI wrote during the run.
+        keep_logs: of which jobs they are kept.
         tidy: removes what the job has left in the engine.
     """
 
@@ -66,7 +88,9 @@ class JobRecord:
     deadline: float = math.inf
     latest: float = math.inf
     prepared_ms: int = 0
+    steps_ms: dict[str, int] = field(default_factory=dict)
     waited_ms: int = 0
+    prices: Prices = field(default_factory=Prices)
     timings: Timings | None = None
     delivering_ms: int = 0
     progress: EngineProgress | None = None
@@ -76,11 +100,36 @@ class JobRecord:
     warnings: list[str] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     engine: str | None = None
+    log_lines: Sequence[str] = ()
+    keep_logs: KeepLogs = KeepLogs.FAILED
     tidy: Callable[[], None] = lambda: None
 
     def elapsed_ms(self) -> int:
         """Milliseconds since the job was taken up."""
         return round((time.monotonic() - self.begun) * 1000)
+
+    def write_log(self, error: ComfyError | None) -> None:
+        """Keep what ComfyUI wrote beside the result, if it is to be kept. Never raises: a failure is logged."""
+        kept = {KeepLogs.ALL: True, KeepLogs.FAILED: error is not None, KeepLogs.NONE: False}[self.keep_logs]
+        is_stale = self.replaces is not None  # that of an earlier try stands there
+        if self.result is None or not (is_stale or (kept and self.log_lines)):
+            return
+        bucket, key = log_address(self.result.address)
+        body = log_content(self.log_lines if kept else (), extra_data=self.extra_data)
+        try:
+            self.result.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="text/plain; charset=utf-8")
+        except (ClientError, BotoCoreError):
+            log.warning("the job's log could not be kept", exc_info=True)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Note how long the block takes, however it ends."""
+        begun = time.monotonic()
+        try:
+            with tracing.span(name):
+                yield
+        finally:
+            self.steps_ms[name] = round((time.monotonic() - begun) * 1000)
 
     def other_place(self) -> ResultFile | None:
         """Where the document goes if the bucket that the request names refuses it; None if that is OUTPUT_BUCKET."""
@@ -126,13 +175,20 @@ class JobRecord:
             progress=Progress.model_validate(self.progress) if self.progress else None,
             outputs=listed,
             error=JobError.of(error, retryable=self.is_retryable(error)) if error else None,
-            metrics={"queue_ms": timings.get("queued"), "execution_ms": timings.get("executing")},
+            metrics={
+                "queue_ms": timings.get("queued"),
+                "execution_ms": timings.get("executing"),
+                "gpu_memory_peak_mb": self.timings.gpu_memory_peak_mb if self.timings else None,
+                "output_bytes": sum(output.size_bytes for output in outputs),
+            },
             urls=JobUrls.of(self.job_id),
             warnings=tuple(map(clean, first_warnings(warnings))),
             seeds=self.seeds,
             engine=self.engine,
             release_version=self.release_version or None,
             timings_ms=timings,
+            nodes_ms=longest_nodes(self.timings.node_ms) if self.timings else {},
+            cost_usd=self._cost_usd(timings),
             metadata=self.metadata,
             result_uri=str(self.result.address) if self.result else None,
             outputs_total=len(outputs) if len(outputs) > len(listed) else None,
@@ -157,17 +213,23 @@ class JobRecord:
         where = f"all are listed in {OUTPUTS_NAME} beside {RESULT_NAME}" if self.outputs_uri else "all are stored"
         return [f"the first {listed} of {of} outputs are listed here (MAX_LISTED_OUTPUTS): {where}"]
 
+    def _cost_usd(self, timings: Mapping[str, int]) -> float | None:
+        cost = self.prices.cost_nanousd(worked_s(timings))
+        return None if cost is None else usd(cost)
+
     def _timings(self) -> dict[str, int]:
         """The times a job took. The overhead is all that is neither queueing nor execution."""
         total = self.elapsed_ms()
         if self.timings is None:
-            return {"total": total}
+            return {**self.steps_ms, "total": total}
         queued = self.waited_ms + self.timings.queued_ms
         engine = queued + self.timings.executing_ms
         return {
             "preparing": self.prepared_ms,
+            **self.steps_ms,
             "queued": queued,
             "executing": self.timings.executing_ms,
+            "loading": self.timings.loading_ms,
             "delivering": self.delivering_ms,
             "overhead": max(0, total - engine),
             "total": total,

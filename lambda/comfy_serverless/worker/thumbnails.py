@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.connector.launch import python_of
 from comfy_serverless.files import TYPES, bare_type
@@ -131,7 +132,7 @@ class Thumbnails:
         """Have a child ready for the first output, without waiting."""
         self._pool.submit(self._sandbox.warm)
 
-    def begin(self, made: Made, address: S3Address) -> Thumbnail:
+    def begin(self, made: Made, address: S3Address, *, trace: tracing.Trace | None = None) -> Thumbnail:
         """Begin to make the thumbnail of an output that goes to this address, and return at once."""
         thumbnail = Thumbnail()
         kind = bare_type(made.content_type)
@@ -139,14 +140,15 @@ class Thumbnails:
             thumbnail.settle(None)
             return thumbnail
         context = contextvars.copy_context()  # the threads log under the job's name too
-        self._pool.submit(context.run, self._make, thumbnail, made, address, kind in _VIDEOS)
+        self._pool.submit(context.run, self._make, thumbnail, made, address, trace)
         return thumbnail
 
-    def _make(self, thumbnail: Thumbnail, made: Made, address: S3Address, is_video: bool) -> None:
+    def _make(self, thumbnail: Thumbnail, made: Made, address: S3Address, trace: tracing.Trace | None) -> None:
         uri: str | None = None
         try:
-            if not thumbnail.is_settled:  # its job did not wait
-                uri = self._stored(self._webp(made, address, is_video=is_video), address)
+            if not thumbnail.is_settled:  # else its job did not wait
+                with tracing.span("thumbnail", parent=trace, node_id=made.node_id):
+                    uri = self._stored(self._webp(made, address), address)
         except _FAILURES as error:
             log.info(
                 "an output has no thumbnail", output=made.name, reason=redacted(f"{type(error).__name__}: {error}")
@@ -156,11 +158,11 @@ class Thumbnails:
         finally:
             thumbnail.settle(uri)
 
-    def _webp(self, made: Made, address: S3Address, *, is_video: bool) -> bytes:
+    def _webp(self, made: Made, address: S3Address) -> bytes:
         with _opened(made) as file:
             webp = self._sandbox.make_thumbnail(
                 file.fileno(),
-                is_video=is_video,
+                is_video=bare_type(made.content_type) in _VIDEOS,
                 libraries=self._libraries,
                 deadline=time.monotonic() + _DECODING_S,
                 turn=str(hash(address) % _CHILDREN),

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.connector.own_folder import check_prefixes
 from comfy_serverless.errors import (
@@ -34,10 +35,12 @@ from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import KeyAllotment, keys_of
+from comfy_serverless.jobs.prices import Prices
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.observability import about, log, rename
+from comfy_serverless.worker import traced
 from comfy_serverless.worker.ahead import Ahead
 from comfy_serverless.worker.declarations import EngineDeclarations
 from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
@@ -142,12 +145,17 @@ class Worker:
 
     def run(self, source: RequestSource, call: Call) -> Outcome:
         """Run the job a source asks for. Never raises for a job's failure, which is in the outcome."""
+        return traced.run(source, lambda: self._run_noted(source, call))
+
+    def _run_noted(self, source: RequestSource, call: Call) -> Outcome:
         record = JobRecord(
             job_id=source.default_id,
             metadata=dict(source.labels),
             release_version=self._settings.release_version,
             extra_data=source.extra_data,
+            prices=Prices.of(self._settings),
             most_listed=self._settings.max_listed_outputs,
+            keep_logs=self._settings.keep_logs,
         )
         with about(record.job_id):
             try:
@@ -271,15 +279,17 @@ class Worker:
         with ExitStack() as held:
             models: ShownModels = NothingShown()
             if self._models is not None:
-                models = self._models.hold(
-                    request.models, job_id=record.job_id, deadline=record.deadline, owner=running.owner
-                )
+                with record.step("models"):
+                    models = self._models.hold(
+                        request.models, job_id=record.job_id, deadline=record.deadline, owner=running.owner
+                    )
                 held.callback(models.release)
                 record.warnings += models.warnings
             elif request.models:
                 raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
-            prepared = self._inputs.prepare(graph, workflow.inputs, job_id=record.job_id, deadline=record.deadline)
+            with record.step("fetching"):
+                prepared = self._inputs.prepare(graph, workflow.inputs, job_id=record.job_id, deadline=record.deadline)
             held.callback(prepared.release)
             check_prefixes(prepared.graph)
             record.prepared_ms = record.elapsed_ms()
@@ -315,20 +325,27 @@ class Worker:
 
         try:
             running.may_overlap = self._engine.may_overlap(prepared.graph)
-            with self._my_turn(record, running) as limits, self._shown((models, prepared), record, running):
+            with (
+                self._my_turn(record, running) as limits,
+                self._shown((models, prepared), record, running),
+                traced.execution(prepared.graph) as tell,
+            ):
                 execution = self._engine.run(
                     prepared.graph,
                     **limits,
                     on_progress=see_progress,
                     on_output=delivery.hand_over,
+                    on_log=partial(setattr, record, "log_lines"),
                     prompt_id=running.prompt_id,
                     extra_data=record.extra_data,
                     apart_as=record.job_id,
                     recalls_as=running.owner,
                 )
+                tell(execution.timings)
         except ComfyError as error:
             running.phase = Phase.DELIVERING
             record.has_run = record.has_run and not isinstance(error, InvalidRequest | InvalidWorkflow)
+            record.timings = error.timings if record.has_run else None
             try:
                 undelivered = self._deliver(record, delivery, tuple(error.outputs), call)
             except DeliveryFailed as failure:  # of the list: the outputs themselves are stored
@@ -369,6 +386,7 @@ class Worker:
         try:
             with self._jobs.turn(running, until=record.latest) as is_first:
                 record.waited_ms = round((time.monotonic() - waited_from) * 1000)
+                traced.add_turn(record.waited_ms)
                 running.phase = Phase.EXECUTING
                 running.check()
                 record.has_run = True
@@ -386,7 +404,8 @@ class Worker:
     def _deliver(self, record: JobRecord, delivery: Delivery, made: tuple[Made, ...], call: Call) -> list[Undelivered]:
         begun = time.monotonic()
         timeout_s = min(MAX_DELIVERY_S, max(RESULT_RESERVE_S, call.remaining_s() - RESULT_RESERVE_S))
-        record.delivered, undelivered = delivery.finish(made, timeout_s=timeout_s)
+        with tracing.span("finish delivery"):
+            record.delivered, undelivered = delivery.finish(made, timeout_s=timeout_s)
         call.observer.see_all_delivered()
         if record.result is not None and len(record.delivered) > record.most_listed:
             record.outputs_uri = delivery.write_list([delivered.output for delivered in record.delivered])

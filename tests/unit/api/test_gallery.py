@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from comfy_serverless.api import gallery, job_lists
 from comfy_serverless.api.job_lists import write_cursor
+from comfy_serverless.batches.owned import owned_batch
 from comfy_serverless.files import OutputKind
 from comfy_serverless.jobs.document import Output
 from comfy_serverless.jobs.output_list import list_of
+from comfy_serverless.table.job_state import NewJob
 from tests.unit.api.test_job_lists import end, forget_shown, make
-from tests.unit.api_world import RESULTS, ApiWorld, api_world
+from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
 from tests.unit.table.test_job_store import ended, output
 
 TYPES = {"image": "image/png", "video": "video/mp4", "audio": "audio/flac", "file": "model/gltf-binary"}
@@ -213,6 +215,46 @@ def test_a_cursor_that_was_made_up_shows_nothing_of_another_owner(api: ApiWorld)
 def comparable(text: str) -> str:
     """An answer without its links and cursors."""
     return re.sub(r'"(\w*url\w*|next_cursor)": "[^"]*"', "", text)
+
+
+def make_line(api: ApiWorld, job_id: str, *batches: str, owner: str = "team") -> str:
+    """A job that is a line of these batches."""
+    for batch in batches:
+        api.services.jobs.submit_of_batch(
+            NewJob(
+                job_id=job_id,
+                owner=owner,
+                request_uri=f"s3://assets/requests/{owner}/{job_id}.json",
+                result_uri=f"s3://{RESULTS}/owners/{owner}/{job_id}/result.json",
+                batch=batch,
+            )
+        )
+    return job_id
+
+
+def make_batch(api: ApiWorld, name: str, *, owner: str = "team") -> str:
+    batch = owned_batch(owner, name, of=name, bucket=ASSETS)
+    assert api.services.batches.announce(batch, [], idempotency_key=None)
+    return batch.id
+
+
+def test_outputs_of_a_batch_are_found_by_its_name_and_say_it(api: ApiWorld) -> None:
+    autumn, winter, theirs = make_batch(api, "autumn"), make_batch(api, "winter"), make_batch(api, "x", owner="other")
+    end(api, make(api, "alone"), outputs=(output("alone.png"),))
+    end(api, make_line(api, "one", autumn), outputs=(output("one.png"),))
+    end(api, make_line(api, "both", autumn, winter), outputs=(output("both.png"),))
+    end(api, make_line(api, "theirs", theirs, owner="other"), outputs=(output("theirs.png"),))
+    assert sorted(names(api, "batch=autumn&limit=1")) == ["both.png", "one.png"]
+    assert names(api, f"batch={winter}") == ["both.png"]
+    api.calls.clear()
+    told = {one["name"]: one["batch"] for one in api.request("GET", "/api/v2/outputs").json["outputs"]}
+    assert told == {"alone.png": None, "one.png": "autumn", "both.png": "autumn"}
+    assert api.calls == {"Query": 1, "BatchGetItem": 2}
+    (both,) = api.request("GET", "/api/v2/outputs?batch=winter").json["outputs"]
+    assert both["batch"] == "winter"
+    foreign, missing = (api.request("GET", f"/api/v2/outputs?batch={name}") for name in (theirs, "nobody"))
+    assert (foreign.status, foreign.text.replace(theirs, "nobody")) == (404, missing.text)
+    assert names(api, "batch=x", owner="other") == ["theirs.png"]
 
 
 def test_all_kinds_can_be_asked_for() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from comfy_serverless.batches import keeper as keeper_module
+from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches.fates import fates
 from comfy_serverless.batches.report import PART_FORM, next_id
 from comfy_serverless.batches.store import BatchStatus
@@ -44,7 +44,7 @@ def test_the_failed_lines_of_a_report_are_a_manifest_that_runs_them_again(world:
 def test_a_report_that_takes_longer_than_an_invocation_goes_on_where_it_was(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 1000)
     batch = world.begin(manifest(120, bad=6) + b"\n" + manifest(12) + b"\n\n\n")
     world.read_all()
     assert len(world.work(failing=10)) == 120
@@ -96,7 +96,7 @@ def test_a_failed_job_has_a_new_id_of_its_own_however_long_the_old_one_is(length
 
 
 def test_long_lines_are_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 10**9)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 10**9)
     line = json.dumps({"workflow": GRAPH, "metadata": {}, "set": {"1.a": "x" * 3_000_000}}) + "\n"
     batch = world.begin(line.encode() * 7)
     parts = world.batches.ranges(batch.id)

@@ -13,7 +13,6 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches import keeper as keeper_module
 from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
@@ -88,7 +87,7 @@ def test_the_same_event_twice_and_the_same_lines_in_two_manifests_run_each_job_o
 
 
 def test_many_ranges_read_by_many_are_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 300)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 300)
     batch = world.begin(manifest(80, bad=3))
     assert len(world.batches.ranges(batch.id)) > 20
     world.read_all()
@@ -105,7 +104,7 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
 ) -> None:
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     monkeypatch.setattr(reading_module, "THREADS", 2)
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 2000)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 2000)
     monkeypatch.setattr(store_module, "ADVANCE_EVERY_S", -1)
     monkeypatch.setattr(ranges_module, "UNTOUCHED_S", -1)
     chance = random.Random(seed)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from comfy_serverless.batches import keeper as keeper_module
+from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches.ranges import Range, first_lines
 from comfy_serverless.batches.results import Results
@@ -64,7 +64,7 @@ def test_every_line_has_the_number_that_a_plain_splitter_gives_it(
     world: World, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", chance.choice([70, 300, 10**6]))
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", chance.choice([70, 300, 10**6]))
     monkeypatch.setattr(reading_module, "CHUNK_LINES", chance.choice([1, 3, 50]))
     manifest = some_manifest(chance, lines=25)
     expected = numbered(manifest)
@@ -88,7 +88,7 @@ def test_every_line_has_the_number_that_a_plain_splitter_gives_it(
 
 
 def test_a_bad_line_has_its_number_once_all_before_it_are_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 300)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 300)
     manifest = b"\n".join([request(1), b"", *map(request, range(2, 9)), b"nonsense"])
     batch = world.begin(manifest)
     starts = [part.start for part in world.batches.ranges(batch.id)]

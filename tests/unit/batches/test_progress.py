@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.batches import keeper as keeper_module
+from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import tally as tally_module
 from comfy_serverless.batches.progress import BatchProgress
 from comfy_serverless.batches.ranges import Range
@@ -38,7 +39,7 @@ def counts(progress: BatchProgress) -> dict[str, int]:
 def test_the_counts_follow_the_jobs_in_whatever_order_they_end(
     world: World, monkeypatch: pytest.MonkeyPatch, range_bytes: int
 ) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", range_bytes)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", range_bytes)
     batch = world.begin(manifest(20, bad=3) + b"\n\n" + manifest(2))
     assert counts(look(world, batch)) == {}
     world.read_all()
@@ -84,7 +85,7 @@ def test_lines_far_behind_those_that_wait_are_not_read_and_count_as_waiting(
 
 
 def test_of_many_ranges_that_wait_only_the_first_are_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 500)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 500)
     monkeypatch.setattr(keeper_module, "UNTOUCHED_IN_A_ROW", 3)
     monkeypatch.setattr(tally_module, "WAITING_IN_A_ROW", 2)
     batch = world.begin(manifest(60))

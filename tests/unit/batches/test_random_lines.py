@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches import keeper as keeper_module
+from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.errors import ComfyError, NodeExecutionError
@@ -133,7 +133,7 @@ def test_a_line_that_names_its_job_is_that_job(world: World) -> None:
 
 
 def test_whatever_comes_twice_each_random_line_runs_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 150)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 150)
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 2)
     dropped = world.drop("batches/a.jsonl", lines(RANDOM["in the graph"], 9))
     batch = world.drops.begin_batch(dropped)

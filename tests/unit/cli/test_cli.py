@@ -214,6 +214,8 @@ def test_an_input_in_s3_says_what_it_lacks(tmp_path: Path) -> None:
         (("batch", "status", "x", "--stack", "s"), "aws"),
         (("upload", "workflow.json"), "remote"),
         (("jobs", "ls"), "remote"),
+        (("usage",), "remote"),
+        (("usage", "--stack", "s"), "aws"),
         (("run", "workflow.json", "--remote"), "remote"),
     ],
 )

@@ -432,7 +432,7 @@ def test_lists_are_filtered_by_the_api_and_go_on_over_pages(
     listed = json.loads(capsys.readouterr().out)
     assert (len(listed["jobs"]), listed["next_cursor"]) == (120, None)
     first, second = (asked.path for asked in server.asked)
-    assert first == "/api/v2/jobs?limit=100&status=failed&metadata%5Ba%5D=b%3Dc"
+    assert first == ("/api/v2/jobs?limit=100&status=failed&expand=outputs%2Cprogress%2Cerror&metadata%5Ba%5D=b%3Dc")
     assert "limit=50&cursor=two" in second
 
 
@@ -441,10 +441,69 @@ def test_a_list_says_how_it_goes_on(server: ScriptedApi, capsys: pytest.CaptureF
     server.answer = in_turn(Told(body={"jobs": [entry], "next_cursor": "more"}))
     assert main(["jobs", "ls", "--limit", "1"]) == 0
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[0].split() == ["id", "status", "created", "took", "labels"]
+    assert printed.out.splitlines()[0].split() == ["id", "status", "created", "took", "files", "what", "labels"]
     assert "1:30" in printed.out
     assert "\x1b" not in printed.out
     assert "--cursor more" in printed.err
+
+
+def test_a_list_says_how_far_jobs_are_and_why_they_failed(
+    server: ScriptedApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    error = {"code": "node_error", "message": f"no room\n\x1b[2J{'x' * 500}", "class_type": "KSampler"}
+    progress = {"value": 0.5, "nodes_done": 1, "nodes_total": 2, "message": "KSampler, step 5 of 10"}
+    jobs = [
+        {**job("failed"), "error": error, "outputs": [], "outputs_total": 0, "progress": progress},
+        {**job("running"), "completed_at": None, "progress": progress, "error": None, "outputs_total": 0},
+        {**job("succeeded"), "progress": progress, "error": None, "outputs": [{}], "outputs_total": 12},
+    ]
+    server.answer = in_turn(Told(body={"jobs": jobs}))
+    assert main(["jobs", "ls"]) == 0
+    failed, running, succeeded = (line for line in capsys.readouterr().out.splitlines() if "fox-1" in line)
+    assert "node_error at KSampler: no room" in failed
+    assert "…" in failed
+    assert "\x1b" not in failed
+    assert "50% KSampler, step 5 of 10" in running
+    assert succeeded.endswith(" 12")
+    assert "%" not in succeeded
+
+
+def test_an_api_that_knows_no_expand_is_asked_without(server: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    refusal = {"code": "invalid_request", "message": "The request cannot be used: query.expand: is no parameter"}
+    server.answer = in_turn(Told(422, {"error": refusal}), Told(body={"jobs": [job()]}))
+    assert main(["jobs", "ls"]) == 0
+    assert "fox-1" in capsys.readouterr().out
+    assert "expand" not in server.asked[1].path
+
+
+def test_the_log_of_a_job_is_read_with_a_key_alone(server: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["got prompt", "\x1b[2Jout of memory"]
+    server.answer = lambda _: Told(body={"lines": lines, "is_complete": True, "note": None})
+    assert main(["jobs", "logs", "fox-1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert (printed[0], "\x1b" in printed[1], "out of memory" in printed[1]) == ("got prompt", False, True)
+    assert main(["jobs", "logs", "fox-1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lines"] == lines
+    assert {asked.path for asked in server.asked} == {"/api/v2/jobs/fox-1/log"}
+
+
+def test_a_log_is_waited_for_with_follow_and_says_why_there_is_none(
+    server: ScriptedApi, capsys: pytest.CaptureFixture[str], pauses: list[float]
+) -> None:
+    states = iter(["running", "running", "succeeded"])
+
+    def answer(asked: Any) -> Told:
+        if asked.path.endswith("/log"):
+            return Told(body={"lines": [], "is_complete": False, "note": "KEEP_LOGS keeps others"})
+        return Told(404) if asked.path.endswith("/events") else Told(body=job(next(states)))
+
+    server.answer = answer
+    assert main(["jobs", "logs", "fox-1", "--follow"]) == 0
+    assert "KEEP_LOGS keeps others" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["jobs", "logs", "fox-1", "--since", "1d"])
+    assert "--stack NAME" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("canceled", 130), ("expired", 1)])

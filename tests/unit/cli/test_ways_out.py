@@ -60,6 +60,7 @@ DOORS = {
     "run": ("run", "w.json", "--remote", "--input", "1.image=a.png"),
     "batch": ("batch", "list", "--stack", "s"),
     "keys": ("keys", "list", "--stack", "s"),
+    "usage": ("usage",),
     "logs": ("logs", "job", "--stack", "s"),
     "run here": ("run", "w.json", "--input", "1.image=s3://bucket/x.png"),
 }

@@ -27,6 +27,7 @@ GRAPH = {"2": {"class_type": "PreviewAny", "inputs": {}}}
 class FakeEngine:
     """An engine that is always ready; the attempts on it are the test's. `did` has what it was asked for."""
 
+    process: None = None
     is_embedded: bool = False
     did: list[object] = field(default_factory=list)
 

@@ -24,6 +24,7 @@ from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import Upload
 from comfy_serverless.table.turns import Turn
+from comfy_serverless.table.usage_items import Counter, Usage
 from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.workflows.items import Head, VersionRow
 from comfy_serverless.workflows.recheck import Found, Round
@@ -61,6 +62,8 @@ READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "gate": (Places.from_item, set()),
     "workflow": (Head.from_item, {"pk", "sk", "latest"}),
     "workflow_version": (VersionRow.from_item, {"pk", "sk", "sha256"}),
+    "usage": (Counter.from_item, {"pk", "sk"}),
+    "usage_month": (Usage.from_item, set()),
     "checkup": (Found.from_item, {"begun"}),
     "checkup_round": (Round.from_item, {"stamp", "begun"}),
     "job_preview": (Preview.from_item, {"node_id", "content_type", "data_base64", "expires"}),

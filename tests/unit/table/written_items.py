@@ -21,6 +21,7 @@ from comfy_serverless.table.gate import PlaceStore
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
+from comfy_serverless.table.usage_items import Account
 from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.workflows.finding import Finder
 from comfy_serverless.workflows.reader import WorkflowReader
@@ -74,14 +75,14 @@ def _name_of(pk: str, sk: str) -> str | None:
             return f"job_{part}"
         case "asset", _, asset_id if asset_id == _output().id:
             return "asset_of_job"
-        case "batch", "newest", _:
-            return "batch_newest"
-        case "batch", "bad", _:
-            return "batch_bad_line"
+        case "batch", ("newest" | "bad") as part, _:
+            return {"newest": "batch_newest", "bad": "batch_bad_line"}[part]
         case "batch", "range", _:
             return "batch_range" if sk.endswith("#" + "0" * 15) else None
         case "workflows", part, _:
             return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
+        case "usage", part, _:
+            return "usage_month" if part == "month" else "usage" if "#poster#" in sk else None
         case "care", "workflows", _:
             return "checkup_round"
         case "admins", *_:
@@ -138,7 +139,9 @@ def _ended(jobs: JobStore) -> None:
     assert state is not None
     jobs.put_preview(job_id, node_id="3", content_type="image/png", data_base64="AAAA")
     jobs.put_outputs(state, [(0, _output())], run="run-1")
-    jobs.finish(job_id, _document(job_id, outputs=(_output(),)), run="run-1", webhook=False, places=(0,))
+    document = _document(job_id, outputs=(_output(),)).model_copy(update={"cost_usd": 0.25})
+    account = Account(owner="team", key_id="0123456789ab", workflow="poster")
+    jobs.finish(job_id, document, run="run-1", webhook=False, places=(0,), account=account)
 
 
 def _failed(jobs: JobStore) -> None:

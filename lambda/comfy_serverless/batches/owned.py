@@ -1,0 +1,66 @@
+"""Batches of owners, which came to the API: how one is made, and what their lines are asked about."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from comfy_serverless.aws.dynamodb import now_text
+from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.jobs.lines import manifest_address
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.jobs.declarations import DeclarationsReader
+    from comfy_serverless.jobs.node_list import NodeListReader
+    from comfy_serverless.settings import Settings
+    from comfy_serverless.table.assets import AssetStore
+
+#: Characters of a batch's name in its id.
+_MAX_NAME = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfOwners:
+    """What `ingest` asks about lines of owners' batches (`runnable.Behind`)."""
+
+    s3: S3Client
+    settings: Settings
+    assets: AssetStore
+    node_list: NodeListReader
+    declarations: DeclarationsReader
+    assets_bucket: str
+    output_bucket: str
+
+
+def owned_batch(
+    owner: str, name: str, *, of: str, bucket: str, size_bytes: int = 0, take_from: str | None = None, key_id: str = ""
+) -> Batch:
+    """A new batch of an owner. The same name with the same lines is the same batch, however often it is sent.
+
+    Args:
+        of: says what its lines are: a hash of them, or what names them for ever.
+        bucket: where our copy of its lines goes.
+        take_from: where they are, if they are copied later.
+    """
+    batch_id = f"{name[:_MAX_NAME]}-{digest(owner, name, of)[:20]}"
+    manifest = str(manifest_address(bucket, batch_id))
+    return Batch(
+        id=batch_id,
+        owner=owner,
+        name=name,
+        source=manifest,
+        manifest=manifest,
+        size_bytes=size_bytes,
+        status=BatchStatus.RUNNING,
+        created_at=now_text(),
+        take_from=take_from,
+        key_id=key_id or None,
+    )
+
+
+def digest(*parts: str) -> str:
+    """A hash of several texts; other texts have another."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
