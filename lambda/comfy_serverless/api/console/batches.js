@@ -29,7 +29,7 @@ const list = async (root) => {
   const paint = (first) => {
     const known = new Set(first.map((batch) => batch.id));
     const found = [...first, ...more.filter((batch) => !known.has(batch.id))];
-    replace(place, found.length ? h("div", { class: "card" }, h("ul", { class: "rows" }, found.map(row)), further)
+    replace(place, found.length ? h("div", { class: "card" }, h("ul", { class: "rows" }, found.map((batch, place) => row(batch, found.findIndex((other) => other.name === batch.name) < place))), further)
       : empty("No batches yet", "A batch runs many jobs: a line of a manifest, a row of a table, or a picture each.", h("a", { class: "button primary", href: "#/batches?new=1" }, "New batch")));
   };
   const further = h("div", { class: "actions" });
@@ -49,9 +49,10 @@ const list = async (root) => {
   return every(LIST_MS, look);
 };
 
-const row = (batch) =>
+/** A name is that of the newest batch of it; those before it are named by their ids. */
+const row = (batch, isBefore) =>
   h("li", {},
-    h("div", {}, h("a", { class: "name", href: addressOf(batch.name) }, batch.name), h("div", { class: "row dim" }, statusChip(batch.status), time(batch.created_at))),
+    h("div", {}, h("a", { class: "name", href: addressOf(isBefore ? batch.id : batch.name) }, batch.name), h("div", { class: "row dim" }, statusChip(batch.status), time(batch.created_at))),
     h("div", { class: "stack" }, split(batch), counts(batch)),
     h("span", { class: "dim", "data-varies": "" }, pace(batch)));
 

@@ -58,8 +58,8 @@ export const begin = async (root) => {
 };
 
 const suggested = (fileName = "") => {
-  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 26) || "batch";
-  return `${stem}-${new Date().toISOString().slice(0, 16).replace(/[-:]/g, "").replace("T", "-")}`;
+  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 24) || "batch";
+  return `${stem}-${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-")}`;
 };
 
 const problemList = (title, problems) =>

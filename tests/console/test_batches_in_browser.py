@@ -1,0 +1,158 @@
+"""Batches: of a manifest, of a table and of many pictures; paused, run again, downloaded, on paper."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.console.accessible import check_accessible
+from tests.console.at_console import console, drop, go
+from tests.console.browsing import Browsing
+from tests.console.pictures import shoot
+from tests.console.samples import HOSTILE, Person, Samples, failing, picture
+from tests.console.test_run_in_browser import plain_picture
+from tests.patience import wait_until
+
+NO_PICKER = "delete window.showSaveFilePicker"  # of the browser itself: no test can answer it
+
+
+def lines(*requests: object) -> bytes:
+    return "\n".join(map(json.dumps, requests)).encode()
+
+
+def begin(page: Page, name: str, files: dict[str, bytes]) -> None:
+    """Drop files for a new batch, and name it."""
+    go(page, "batches?new=1")
+    page.get_by_label("Name").wait_for()
+    drop(page, "main", files)
+    page.locator("main .card").wait_for()
+    page.get_by_label("Name").fill(name)
+
+
+def test_a_manifest_of_fifty_is_paused_resumed_and_downloaded(
+    browsing: Browsing, ann: Person, samples: Samples, tmp_path: Path
+) -> None:
+    page = console(browsing, ann, "batches")
+    asked = [{"workflow": picture(color * 1000, size=16), "metadata": {"note": HOSTILE}} for color in range(50)]
+    begin(page, "fifty", {"fifty.jsonl": lines(*asked)})
+    page.get_by_role("button", name="Run every line").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("fifty")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    assert ann.request("GET", "/api/v2/batches/fifty")["status"] == "paused"
+    page.get_by_role("button", name="Resume").click()
+    assert wait_until(lambda: ann.request("GET", "/api/v2/batches/fifty")["status"] == "completed")
+    expect(page.locator(".status.completed")).to_be_visible()
+    expect(page.locator(".sheet figure").first).to_contain_text(HOSTILE[:20])
+    check_accessible(page, "batch")
+    page.evaluate(NO_PICKER)
+    page.get_by_role("button", name="Download all").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the archive").click()
+    download.value.save_as(tmp_path / "fifty.zip")
+    with zipfile.ZipFile(tmp_path / "fifty.zip") as archive:
+        assert archive.testzip() is None
+        assert len(archive.namelist()) == 50
+        assert archive.read(archive.namelist()[0]).startswith(b"\x89PNG")
+    with page.expect_download() as links:
+        page.get_by_role("button", name="Only the links").click()
+    links.value.save_as(tmp_path / "fifty.txt")
+    assert len((tmp_path / "fifty.txt").read_text().split()) == 50
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Contact sheet").click()
+    expect(page.locator(".sheet figure")).to_have_count(50)
+    check_accessible(page, "contact-sheet")
+
+
+def test_what_failed_is_shown_with_its_line_and_runs_again(browsing: Browsing, ann: Person, samples: Samples) -> None:
+    ann.request(
+        "POST",
+        "/api/v2/batches",
+        {"name": "some-fail", "lines": [*[{"workflow": picture(1)}], {"workflow": failing()}]},
+    )
+    page = console(browsing, ann, "batches/some-fail")
+    assert wait_until(lambda: ann.request("GET", "/api/v2/batches/some-fail")["status"] == "completed")
+    row = page.get_by_role("region", name="First failures").locator("tbody tr")
+    expect(row).to_have_count(1)
+    expect(row.locator("td").first).to_have_text("2")
+    expect(row).to_contain_text("node_execution_error")
+    assert row.get_by_role("link").get_attribute("href")
+    page.get_by_role("button", name="Retry").click()
+    page.get_by_label("Which lines").select_option("failed")
+    page.get_by_role("button", name="Run again").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("some-fail-again")
+
+
+def test_rows_of_a_table_become_jobs_of_a_workflow(browsing: Browsing, ann: Person, samples: Samples) -> None:
+    page = console(browsing, ann, "batches")
+    table = "prompt,steps,seed,metadata.market\na hen,1,18446744073709551615,nordics\na cat,many,2,\n"
+    begin(page, "table", {"table.csv": table.encode()})
+    page.get_by_label("Workflow").select_option("text_to_image")
+    expect(page.get_by_role("alert")).to_contain_text("line 3, steps: takes a whole number")
+    begin(page, "table", {"table.csv": table.replace("many", "1").encode()})
+    page.get_by_label("Workflow").select_option("text_to_image")
+    page.get_by_role("button", name="Run 2 rows").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("table")
+    assert wait_until(lambda: ann.request("GET", "/api/v2/batches/table")["succeeded"] == 2)
+    outputs = ann.request("GET", "/api/v2/batches/table/outputs")["outputs"]
+    assert outputs[0]["metadata"]["market"] == "nordics"
+
+
+def test_many_pictures_become_jobs_of_a_workflow(browsing: Browsing, ann: Person, samples: Samples) -> None:
+    page = console(browsing, ann, "batches")
+    begin(page, "pictures", {f"{color}.png": plain_picture(color) for color in ("red", "green", "blue")})
+    expect(page.locator("main")).to_contain_text("3 of 3 uploaded")
+    page.get_by_label("Workflow").select_option("thumbnail")
+    page.get_by_label("Width").fill("24")
+    check_accessible(page, "new-batch")
+    page.get_by_role("button", name="Run 3 jobs").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("pictures")
+    assert wait_until(lambda: ann.request("GET", "/api/v2/batches/pictures")["succeeded"] == 3)
+    outputs = ann.request("GET", "/api/v2/batches/pictures/outputs")["outputs"]
+    assert sorted(one["metadata"]["file"] for one in outputs) == ["blue.png", "green.png", "red.png"]
+    assert {one["width"] for one in outputs} == {24}
+
+
+def test_lines_that_would_fail_are_told_before_anything_runs(browsing: Browsing, ann: Person, samples: Samples) -> None:
+    page = console(browsing, ann, "batches")
+    begin(page, "bad-lines", {"bad.jsonl": lines({"workflow": picture(1)}, {"workflow": "nowhere"})})
+    browsing.watched(page).expect("422")
+    page.get_by_role("button", name="Run every line").click()
+    expect(page.get_by_role("alert")).to_contain_text("line 2:")
+    page.get_by_role("button", name="Run the others").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("bad-lines")
+
+
+def test_batches_of_others_are_not_there(
+    browsing: Browsing, ann: Person, bob: Person, samples: Samples, samples_of_bob: Samples
+) -> None:
+    ann.request("POST", "/api/v2/batches", {"name": "of-ann", "lines": [{"workflow": picture(2)}]})
+    page = console(browsing, bob, "batches")
+    expect(page.get_by_role("heading", name="No batches yet")).to_be_visible()
+    shoot(page, "batches-none", varying=["#who"])
+    browsing.watched(page).expect("404")
+    go(page, "batches/of-ann")
+    expect(page.get_by_role("alert")).to_contain_text("there is no batch")
+
+
+def test_the_list_says_how_far_each_is(browsing: Browsing, ann: Person, samples: Samples) -> None:
+    ann.request("POST", "/api/v2/batches", {"name": "listed", "lines": [{"workflow": picture(4)}]})
+    page = console(browsing, ann, "batches")
+    expect(page.get_by_role("link", name="listed")).to_be_visible()
+    check_accessible(page, "batches")
+
+
+def test_a_packed_manifest_is_taken_as_it_is(browsing: Browsing, ann: Person, samples: Samples) -> None:
+    import gzip
+
+    content = io.BytesIO()
+    with gzip.GzipFile(fileobj=content, mode="wb") as file:
+        file.write(lines({"workflow": picture(5)}))
+    page = console(browsing, ann, "batches")
+    begin(page, "packed", {"packed.jsonl.gz": content.getvalue()})
+    page.get_by_role("button", name="Run every line").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("packed")
