@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 /** Addresses that a link or a picture may have: of a workflow's making, none can run a script. */
-const SAFE = /^(https?:|blob:|data:image\/(png|jpe?g|gif|webp|svg\+xml)[;,]|[#/?.]|[^:]*$)/i;
+const SAFE = /^(https?:|blob:|data:image\/(png|jpe?g|gif|webp)[;,]|[#/?.]|[^:]*$)/i;
 
 /**
  * An element. Properties: `class`, `on…` listeners, `style` as an object, `aria-*`, `data-*` and any other attribute
