@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from local.dev import OWNER, DevStack
 from tests.console.browsing import Browsing, chromium
 from tests.console.samples import Person, Samples, make_samples, painting
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
+
+#: How long a page may take to show what is expected of it, on a machine that has other things to do.
+expect.set_options(timeout=PATIENCE_S / 4 * 1000)
 
 
 @pytest.fixture(scope="session")
