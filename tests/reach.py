@@ -101,6 +101,7 @@ ITEMS: Final = (
     "workflows#",
     "checkup#",
     "batch#",
+    "batches#",
     "rate#",
     "usage#",
     "keys",

@@ -39,6 +39,7 @@
         ├── HashMismatch        hash_mismatch          the bytes are not those that were announced
         ├── AssetInUse          asset_in_use           a job's output goes with its job
         ├── WorkflowChanged     workflow_changed       somebody else has changed it meanwhile
+        ├── WrongBatchState     batch_state            the batch has ended, or has not yet
         ├── InvalidCursor       invalid_cursor         the cursor is none of ours
         ├── InvalidMetadata     metadata_invalid       labels beyond the limits
         ├── InvalidFilter       invalid_metadata_filter likewise, of a list

@@ -66,6 +66,7 @@ def test_a_page_that_looks_otherwise_than_its_kept_picture_fails(
 ) -> None:
     monkeypatch.setattr(pictures, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(pictures, "TAKEN", tmp_path / "taken")
+    monkeypatch.delenv("UPDATE_PICTURES", raising=False)
     page = browsing.open("/docs")
     page.get_by_text("GET").first.wait_for()
     with pytest.raises(AssertionError, match="no picture is kept"):

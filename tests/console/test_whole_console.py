@@ -159,6 +159,7 @@ def test_an_svg_that_somebody_has_uploaded_runs_nothing_wherever_it_is_opened(
 ) -> None:
     answer = requests.post(
         f"{ann.url}/api/v2/assets",
+        data={"content_type": "image/svg+xml", "file_path": "evil.svg"},
         files={"file": ("evil.svg", EVIL_SVG, "image/svg+xml")},
         headers={"Authorization": f"Bearer {ann.key}"},
         timeout=PATIENCE_S,
@@ -226,7 +227,7 @@ def test_a_connection_that_is_lost_while_something_is_sent_loses_nothing(
 def test_a_lost_connection_is_told_on_every_page_and_heals(
     browsing: Browsing, ann: Person, samples: Samples, path: str
 ) -> None:
-    page = console(browsing, ann, "jobs")
+    page = console(browsing, ann, "nowhere")
     settled(page)
     browsing.watched(page).expect("ERR_INTERNET_DISCONNECTED|ERR_FAILED|Failed to fetch")
     page.route("**/api/v2/**", lambda route: route.abort("internetdisconnected"))

@@ -14,18 +14,12 @@ from comfy_serverless.jobs.document import Output
 
 #: A name can be a part of an address, of a key and of a file's name, wherever it stands.
 NAME: Final = r"^[A-Za-z0-9_-]{1,40}$"
-_EXAMPLE: Final[dict[str, Any]] = {
-    "name": "catalogue",
-    "lines": [
-        {"workflow": {"1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "color": 7}}}},
-    ],
-}
 
 
 class BatchBody(BaseModel):
     """Lines to run: as they are, as the text of a manifest, or as a file that was uploaded."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"example": _EXAMPLE})
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: Annotated[str, Field(pattern=NAME, description="What it is called. Names are each owner's own.")]
     lines: Annotated[list[Any] | None, Field(description="Job requests, as `POST /generate` takes them.")] = None

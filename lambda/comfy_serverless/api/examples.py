@@ -32,6 +32,11 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("post", "/api/v2/workflows/{name}/alias"): {"alias": "staging", "version": 1},
     ("post", "/api/v2/workflows/{name}/runs"): {"color": 255},
     ("post", "/api/v2/workflows/read"): {"file": json.dumps(_WORKFLOW), "file_path": "workflow.json"},
+    ("post", "/api/v2/batches"): {
+        "name": "example",
+        "lines": [{"workflow": _WORKFLOW, "set": {"EmptyImage.color": color}} for color in (255, 65280)],
+    },
+    ("post", "/api/v2/batches/{name}/retry"): {"only": "curable"},
     ("post", "/api/v2/assets"): {"file": _FILE, "content_type": "text/plain", "file_path": "hello.txt"},
     ("post", "/api/v2/assets/from-hash"): {"hash": _HASH, "file_path": "again.txt"},
     ("post", "/api/v2/keys"): {"name": "ci", "owner": "team", "max_in_flight": 5, "budget_usd": 20},

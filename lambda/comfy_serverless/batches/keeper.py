@@ -114,6 +114,8 @@ class Keeper(BatchReader):
         batch = self.batches.get(batch_id)
         part = self.batches.range_at(batch_id, start)
         if batch is None or part is None or part.is_read or batch.status is not BatchStatus.RUNNING:
+            if part is not None and not part.is_read and batch is not None and batch.status is BatchStatus.PAUSED:
+                self.batches.leave(batch_id, part)
             return True
         return self.read_range(batch, part, until=until, now=now)
 

@@ -155,6 +155,8 @@ class BatchReader:
             wanted = self.batches.get(batch.id)
             if wanted is None or wanted.status is not BatchStatus.RUNNING:
                 log.info("the batch must not be read further", batch=batch.id)
+                if wanted is not None and wanted.status is BatchStatus.PAUSED:
+                    self.batches.leave(batch.id, part)
                 return True
             bad = [
                 replace(one, line=None if begun is None or one.line is None else begun + one.line)
@@ -322,7 +324,7 @@ class BatchReader:
         """Write the job of a line; returns it if it is to be sent, or the line if its id is taken."""
         output = asked.request.output if asked.refusal is None else None
         if batch.is_owned:
-            output = place_of(batch.owner, self.settings, bucket=str(self.settings.output_bucket))
+            output = place_of(batch.owner, self.settings, bucket=self.settings.output_bucket or "")
         job = self._job(batch, place, asked, output=output)
         try:
             if asked.refusal is not None:
@@ -404,7 +406,7 @@ def request_in(line: Line, batch: Batch, reserved: Reserved, *, draws: Callable[
 
 def check_line(request: JobRequest, owner: str, settings: Settings) -> None:
     """Raise InvalidRequest if a line of an owner's batch names a place that is not his. No IO."""
-    buckets = (str(settings.assets_bucket), str(settings.output_bucket))
+    buckets = (settings.assets_bucket or "", settings.output_bucket or "")
     try:
         check_places(request, owner, settings, buckets=buckets)
     except MissingAsset as error:

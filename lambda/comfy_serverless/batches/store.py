@@ -357,6 +357,18 @@ class BatchStore:
         )
         self._table.try_update(change)
 
+    def leave(self, batch_id: str, part: Range) -> None:
+        """Write that nobody reads a range, as its batch is paused: it is read as soon as that is resumed."""
+        change = Update(
+            pk=batch_pk(batch_id),
+            sk=range_sk(part.start),
+            assign={"touched": 0},
+            remove=["orders"],
+            condition="#offset = :seen",
+            values={"seen": part.offset},
+        )
+        self._table.try_update(change)
+
     def begin_advance(self, batch_id: str) -> bool:
         """Become the only caller that advances a batch, for a while. Returns False if another caller does."""
         change = self._change(batch_id, {"looking_until": now_s() + ADVANCE_EVERY_S})
@@ -378,8 +390,10 @@ class BatchStore:
 
     def mark_counted(self, batch_id: str, part: Range) -> None:
         """Write how far the lines of a range have ended, and what was counted of them."""
-        counted = {"ended": part.ended, "ends": part.ends, "ahead": part.ahead, "failures": list(part.failures)}
-        self._change_range(batch_id, part, {**counted, "ended_lines": part.ended_lines})
+        counted: dict[str, Any] = {"ended": part.ended, "ends": part.ends, "ahead": part.ahead}
+        if part.ended_lines is not None:
+            counted |= {"ended_lines": part.ended_lines, "failures": list(part.failures)}
+        self._change_range(batch_id, part, counted)
 
     def _change_range(self, batch_id: str, part: Range, assign: Mapping[str, Any]) -> None:
         change = Update(pk=batch_pk(batch_id), sk=range_sk(part.start), assign=assign, condition="attribute_exists(pk)")
@@ -395,7 +409,8 @@ class BatchStore:
     def mark_taken(self, batch: Batch, size_bytes: int, ranges: Sequence[tuple[int, int]]) -> Batch | None:
         """Write that `manifest` has the lines of a batch, and their ranges. Returns it; None if it was so before."""
         expires = _expires()
-        parts = [Range(start=start, end=end, offset=start, begun=0, touched=now_s()) for start, end in ranges]
+        # They have no reader yet: whoever resumes a batch that is paused meanwhile has them read.
+        parts = [Range(start=start, end=end, offset=start, begun=0) for start, end in ranges]
         self._table.put_all([part.to_item(batch.id, expires) for part in parts])
         change = replace(
             self._change(batch.id, {"size_bytes": size_bytes}),

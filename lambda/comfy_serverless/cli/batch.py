@@ -1,4 +1,4 @@
-"""`comfy-serverless batch`: many jobs on the deployed stack, from a manifest or a folder to a folder of results.
+"""`comfy-serverless batch`: many jobs, from a manifest or a folder to a folder of results.
 
 What it is made of is in `cli/batches`. The libraries for AWS are loaded only when a command runs.
 """
@@ -9,13 +9,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfy_serverless.cli.batches.place import RULE, place_of, refusals_explained
 from comfy_serverless.cli.habits import FAILED, add_command, counted, label, say
-from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained
+from comfy_serverless.cli.stack import add_stack_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from comfy_serverless.cli.batches.each import Made
+    from comfy_serverless.cli.batches.place import Place
     from comfy_serverless.cli.batches.submitting import Submitted
 
 _LISTED = 50
@@ -41,7 +43,7 @@ _ACTIONS: dict[str, tuple[str, Sequence[str]]] = {
         ),
     ),
     "submit": (
-        "check a manifest, and drop it into the input bucket",
+        "check a manifest, and send it",
         (
             "comfy-serverless batch submit catalogue.jsonl --watch",
             "comfy-serverless batch submit catalogue.jsonl.gz --name autumn --upload",
@@ -81,8 +83,9 @@ _ACTIONS: dict[str, tuple[str, Sequence[str]]] = {
         ),
     ),
 }
-_NOTES = """\
-A manifest has a job request in each line: {"workflow": "thumbnail", "set": {"1.width": 64}}. The same line is the
+_NOTES = f"""\
+{RULE}
+A manifest has a job request in each line: {{"workflow": "thumbnail", "set": {{"1.width": 64}}}}. The same line is the
 same job, in whichever manifest. `export COMFY_STACK=NAME` names the stack for all commands, instead of --stack.
 When all jobs have ended the output bucket has batches/NAME-….report.json (counts, first failures), .report.csv (every
 line), .failed.jsonl and .bad.jsonl (what can be dropped again, and what must be mended first)."""
@@ -113,7 +116,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "batch",
         summary="run many jobs: from a manifest or a folder of files to a folder of results",
-        description="Batches of jobs on the deployed stack.",
+        description="Batches of jobs.",
         examples=[_ACTIONS[name][1][0].rstrip() for name in ("run", "submit", "status", "retry", "download", "sheet")],
         notes=_NOTES,
         prints_data=False,
@@ -144,23 +147,23 @@ def run(options: argparse.Namespace) -> int:
     """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
     if options.action in _WITHOUT_STACK and options.dry_run:
         return _dry_run(options)
-    with explained(options, needs=_NEEDS):
-        stack = Stack.of(chosen_stack(options))
+    with refusals_explained(options, needs=_NEEDS):
+        place = place_of(options)
         match options.action:
             case "submit":
-                return _submit(stack, options.file, options.name, options, uploads=options.upload)
+                return _submit(place, options.file, options.name, options, uploads=options.upload)
             case "run":
-                return _run_each(stack, options)
+                return _run_each(place, options)
             case "list":
-                return _list(stack, options)
+                return _list(place, options)
             case "status":
-                return _status(stack, options)
+                return _status(place, options)
             case "retry":
-                return _retry(stack, options)
+                return _retry(place, options)
             case "download" | "sheet":
-                return _fetch(stack, options)
+                return _fetch(place, options)
             case action:
-                return _change(stack, options.name, action, as_json=options.json)
+                return _change(place, options.name, action, as_json=options.json)
 
 
 def _action(actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str) -> argparse.ArgumentParser:
@@ -205,18 +208,17 @@ def _add_run_options(run_each: argparse.ArgumentParser) -> None:
     run_each.add_argument("--force", action="store_true", help="submit it although jobs would fail")
 
 
-def _submit(stack: Stack, file: Path, name: str | None, options: argparse.Namespace, *, uploads: bool) -> int:
+def _submit(place: Place, file: Path, name: str | None, options: argparse.Namespace, *, uploads: bool) -> int:
     from comfy_serverless.cli.batches.manifest import batch_name
     from comfy_serverless.cli.batches.submitting import submit
 
-    submitted = submit(stack, file, batch_name(file, name), uploads=uploads, force=options.force)
-    say(f"{submitted.address} is there: `comfy-serverless batch status {submitted.name}` follows it.")
-    return _follow(stack, submitted, options)
+    submitted = submit(place, file, batch_name(file, name), uploads=uploads, force=options.force)
+    say(f"{submitted.taken.address} is there: `comfy-serverless batch status {submitted.name}` follows it.")
+    return _follow(place, submitted, options)
 
 
-def _follow(stack: Stack, submitted: Submitted, options: argparse.Namespace) -> int:
+def _follow(place: Place, submitted: Submitted, options: argparse.Namespace) -> int:
     """What happens after the drop: with --watch the batch is followed to its end."""
-    from comfy_serverless.cli.batches.submitting import known_batch
     from comfy_serverless.cli.batches.telling import show, watch
     from comfy_serverless.cli.habits import print_json
 
@@ -225,11 +227,11 @@ def _follow(stack: Stack, submitted: Submitted, options: argparse.Namespace) -> 
             print_json(submitted.to_json())
         return 0
     try:
-        batch = watch(stack, known_batch(stack, submitted))
+        batch = watch(place, submitted.taken.known())
     except KeyboardInterrupt:
         say(f"The batch goes on without you: `comfy-serverless batch status {submitted.name} --watch` follows it.")
         raise
-    return show(stack, batch, as_json=options.json, is_watched=True)
+    return show(batch, as_json=options.json, is_watched=True)
 
 
 def _dry_run(options: argparse.Namespace) -> int:
@@ -250,9 +252,9 @@ def _dry_run(options: argparse.Namespace) -> int:
     return FAILED if findings.bad else 0
 
 
-def _run_each(stack: Stack, options: argparse.Namespace) -> int:
+def _run_each(place: Place, options: argparse.Namespace) -> int:
     made = _manifest_for(options)
-    return _submit(stack, made.path, made.name, options, uploads=True)
+    return _submit(place, made.path, made.name, options, uploads=True)
 
 
 def _manifest_for(options: argparse.Namespace) -> Made:
@@ -274,64 +276,52 @@ def _manifest_for(options: argparse.Namespace) -> Made:
     return made
 
 
-def _list(stack: Stack, options: argparse.Namespace) -> int:
+def _list(place: Place, options: argparse.Namespace) -> int:
     from comfy_serverless.cli.batches.telling import show_all
 
-    show_all(stack, stack.batches.all(limit=options.limit), as_json=options.json)
+    show_all(place.all(options.limit), as_json=options.json)
     return 0
 
 
-def _status(stack: Stack, options: argparse.Namespace) -> int:
+def _status(place: Place, options: argparse.Namespace) -> int:
     from comfy_serverless.cli.batches.telling import show, watch
 
-    batch = stack.find(options.name)
+    batch = place.find(options.name)
     if options.watch:
-        batch = watch(stack, batch)
-    return show(stack, batch, as_json=options.json, is_watched=options.watch)
+        batch = watch(place, batch)
+    return show(batch, as_json=options.json, is_watched=options.watch)
 
 
-def _change(stack: Stack, name: str, action: str, *, as_json: bool) -> int:
-    from comfy_serverless.batches.orders import Order
-    from comfy_serverless.batches.store import BatchStatus
+def _change(place: Place, name: str, action: str, *, as_json: bool) -> int:
     from comfy_serverless.cli.habits import print_json
-    from comfy_serverless.errors import InvalidRequest
 
-    wanted, was = {
-        "pause": (BatchStatus.PAUSED, [BatchStatus.RUNNING]),
-        "resume": (BatchStatus.RUNNING, [BatchStatus.PAUSED]),
-        "cancel": (BatchStatus.CANCELED, [BatchStatus.RUNNING, BatchStatus.PAUSED]),
-    }[action]
-    batch = stack.find(name)
-    if not stack.batches.set_status(batch.id, wanted, was=was):
-        newest = stack.batches.get(batch.id) or batch
-        raise InvalidRequest(f"the batch {name} cannot be {wanted.value} now: it is {newest.status.value}.")
-    is_resume = action == "resume"
-    stack.send(Order(batch_id=batch.id, start=0 if is_resume else None, is_resume=is_resume))
-    say(f"The batch {name} is {wanted.value}.")
+    batch = place.find(name)
+    status = place.change(batch, action)
+    say(f"The batch {name} is {status}.")
     if as_json:
-        print_json({"name": name, "batch": batch.id, "status": wanted.value})
+        print_json({"name": name, "batch": batch.id, "status": status})
     return 0
 
 
-def _retry(stack: Stack, options: argparse.Namespace) -> int:
+def _retry(place: Place, options: argparse.Namespace) -> int:
     from comfy_serverless.cli.batches.repeating import retry
     from comfy_serverless.cli.habits import print_json
 
-    submitted, chosen = retry(stack, stack.find(options.name), options.name, only=options.only)
+    submitted, chosen = retry(place, place.find(options.name), options.name, only=options.only)
     if submitted is not None and options.watch:
-        return _follow(stack, submitted, options)
+        return _follow(place, submitted, options)
     if options.json:
         name = submitted.name if submitted is not None else None
         print_json({"name": name, "lines": chosen.count, "left_out": dict(chosen.left_out)})
     return 0
 
 
-def _fetch(stack: Stack, options: argparse.Namespace) -> int:
+def _fetch(place: Place, options: argparse.Namespace) -> int:
     from comfy_serverless.cli.batches.fetching import fetch
 
     return fetch(
-        stack,
-        stack.find(options.name),
+        place,
+        place.find(options.name),
         options.name,
         folder=options.out or Path("out", options.name),
         template=options.template,

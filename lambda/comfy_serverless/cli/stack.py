@@ -98,8 +98,8 @@ class Stack:
         return self.batches.newest(f"s3://{self.input_bucket}/{manifest_key(name)}")
 
     def find(self, name: str) -> Batch:
-        """The newest batch of a name. Raises NotFound if there is none (yet)."""
-        batch = self.newest(name)
+        """The newest batch of a name that was dropped, or any by its id. Raises NotFound if there is none (yet)."""
+        batch = self.newest(name) or self.batches.get(name)
         if batch is None:
             raise NotFound(f"there is no batch {name!r}: it takes a moment from the drop until it is known.")
         return batch

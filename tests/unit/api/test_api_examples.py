@@ -78,6 +78,9 @@ def test_every_operation_succeeds_as_it_is_filled_in(api: ApiWorld) -> None:
             text = content["requestBody"]["content"]["multipart/form-data"]["example"]["file"]
             api.s3.put_object(Bucket=ASSETS, Key=api.services.uploads.address(upload).key, Body=text.encode())
         answer = send(api, method, path, operation, ids)
+        if path.endswith("/retry"):
+            assert answer.code == "batch_state", "nothing of the example has run yet"
+            continue
         assert answer.status < 400, f"{method} {path}: {answer.text}"
 
 

@@ -185,7 +185,7 @@ def test_the_content_says_whether_a_manifest_is_packed(world: batch_world.World)
 
 
 def test_a_manifest_that_unpacks_to_too_much_is_told(world: batch_world.World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfy_serverless.batches.drops.MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr("comfy_serverless.batches.taking.MAX_UNPACKED_BYTES", 1000)
     world.drops.drop(write_twice(world, "batches/bomb.jsonl.gz", packed(b" " * 100_000))[0])
     (error,) = refusals(world)
     assert "unpacks to more than 1,000 bytes" in error["message"]

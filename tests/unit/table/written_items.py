@@ -223,7 +223,9 @@ def _write_batch(batches: BatchStore) -> None:
     )
     batches.mark_reported("b-1", first, form=2)
     batches.begin_advance("b-1")
-    batches.complete(batch, "s3://results/batches/b-1.report.json", status=BatchStatus.COMPLETED)
+    batches.complete(
+        batch, "s3://results/batches/b-1.report.json", status=BatchStatus.COMPLETED, summary={"counts": {"bad": 1}}
+    )
 
 
 def _new(job_id: str, **fields: Any) -> NewJob:

@@ -15,7 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -24,24 +24,22 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.aws.s3 import MAX_CONNECTIONS, S3Address, read_problem
+from comfy_serverless.aws.s3 import MAX_CONNECTIONS
 from comfy_serverless.cli.batches.names import NameTemplate, TakenNames
+from comfy_serverless.cli.batches.place import NotFetched
 from comfy_serverless.cli.batches.values import values_of
-from comfy_serverless.errors import ComfyError, NotFound
-from comfy_serverless.jobs.output_list import read_page
-from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.errors import ComfyError
 from comfy_serverless.retry import attempts
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
     from comfy_serverless.batches.results import Row
+    from comfy_serverless.cli.batches.place import Source
     from comfy_serverless.jobs.document import Output
 
 #: Results that are read ahead of the files.
 _AHEAD = 4 * MAX_CONNECTIONS
 _PAUSES_S = (0.5, 2.0, 5.0)
-_READ_BYTES = 1024 * 1024
+_AWS = (ClientError, BotoCoreError)
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,20}")
 _PART = ".comfy-part"
 
@@ -59,15 +57,6 @@ class Fetched:
     row: Row
     output: Output
     is_new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NotFetched:
-    """A file, or the result of a line, that could not be had, and why."""
-
-    what: str
-    line: int
-    reason: str
 
 
 @dataclass(slots=True)
@@ -96,12 +85,13 @@ class Download:
     """The files of one batch, into one folder.
 
     Attributes:
+        source: has them.
         batch: its name, for `{batch}`.
         reserved: names in the folder that no file may have.
         progress: is called with each file that is there, fetched or not, in no order.
     """
 
-    s3: S3Client
+    source: Source
     folder: Path
     template: NameTemplate
     batch: str
@@ -116,21 +106,13 @@ class Download:
             wanted = (row for row in rows if row.result and row.status == "succeeded" and row.duplicate_of is None)
             while chunk := list(islice(wanted, _AHEAD)):
                 pending: list[tuple[Fetched, Future[None] | None]] = []
-                for row, outputs in zip(chunk, pool.map(self._outputs, chunk), strict=True):
+                for row, outputs in zip(chunk, self.source.outputs(chunk), strict=True):
                     if isinstance(outputs, NotFetched):
                         done.failed.append(outputs)
                         continue
                     pending += [self._begin(row, output, taken, done, pool, interrupted) for output in outputs]
                 self._settle(pending, done)
         return done
-
-    def _outputs(self, row: Row) -> list[Output] | NotFetched:
-        try:
-            return list(outputs_of(self.s3, row.result))
-        except ComfyError as error:
-            return NotFetched(row.result, row.line, error.message)
-        except (ClientError, BotoCoreError) as error:
-            return NotFetched(row.result, row.line, read_problem(error, S3Address.parse(row.result)).reason)
 
     def _begin(
         self,
@@ -163,14 +145,10 @@ class Download:
             try:
                 if future is not None:
                     future.result()
-            except (ClientError, BotoCoreError) as error:
-                address = S3Address.parse(str(fetched.output.s3_uri))
-                reason = f"{address} {read_problem(error, address).reason}"
+            except (ComfyError, _Changed, OSError, *_AWS) as error:
+                said = error.message if isinstance(error, ComfyError) else str(error)
+                reason = self.source.reason(fetched.output, error) or said
                 done.failed.append(NotFetched(str(fetched.path), fetched.row.line, reason))
-            except ComfyError as error:
-                done.failed.append(NotFetched(str(fetched.path), fetched.row.line, error.message))
-            except (_Changed, OSError) as error:
-                done.failed.append(NotFetched(str(fetched.path), fetched.row.line, str(error)))
             else:
                 done.files.append(fetched)
 
@@ -178,8 +156,8 @@ class Download:
         for attempt in attempts(_PAUSES_S, pause=interrupted.wait):
             try:
                 self._fetch_once(output, target, interrupted)
-            except (_Changed, BotoCoreError):  # the connection has broken off
-                if attempt.is_last:
+            except Exception as error:
+                if attempt.is_last or not (isinstance(error, _Changed) or self.source.is_broken(error)):
                     raise
             else:
                 self.progress(output)
@@ -187,41 +165,22 @@ class Download:
         raise _Interrupted
 
     def _fetch_once(self, output: Output, target: Path, interrupted: Event) -> None:
-        address = S3Address.parse(str(output.s3_uri))
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}{_PART}")
         try:
             digest = hashlib.sha256()
-            with (
-                part.open("wb") as file,
-                closing(self.s3.get_object(Bucket=address.bucket, Key=address.key)["Body"]) as body,
-            ):
-                while chunk := body.read(_READ_BYTES):
+            with part.open("wb") as file, self.source.chunks(output) as chunks:
+                for chunk in chunks:
                     if interrupted.is_set():
                         raise _Interrupted
                     file.write(chunk)
                     digest.update(chunk)
             if digest.hexdigest() != output.sha256:
-                raise _Changed(f"{address} is not what its result tells: its SHA-256 is {digest.hexdigest()}")
+                raise _Changed(f"{output.s3_uri} is not what its result tells: its SHA-256 is {digest.hexdigest()}")
             _put_in_place(part, target)
         finally:
             with suppress(FileNotFoundError):
                 part.unlink()
-
-
-def outputs_of(s3: S3Client, result: str) -> Iterator[Output]:
-    """All outputs of a job, by the address of its result. Raises as `ResultFile.read`."""
-    stored = ResultFile(s3, S3Address.parse(result)).read()
-    if stored is None:
-        raise NotFound(f"{result} does not exist any more, or may not be read")
-    if stored.job.outputs_uri is None:
-        yield from stored.job.outputs
-        return
-    start: int | None = 0
-    while start is not None:
-        page = read_page(s3, S3Address.parse(stored.job.outputs_uri), start=start, limit=1000)
-        yield from page.outputs
-        start = page.end
 
 
 def is_same(file: Path, output: Output) -> bool:

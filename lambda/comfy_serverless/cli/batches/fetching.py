@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from comfy_serverless.batches.results import Results
 from comfy_serverless.cli.batches.download import Download, Downloaded
 from comfy_serverless.cli.batches.gallery import Failure
 from comfy_serverless.cli.batches.memory import remember, template_in
@@ -24,8 +23,7 @@ from comfy_serverless.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.results import Row
-    from comfy_serverless.batches.store import Batch
-    from comfy_serverless.cli.stack import Stack
+    from comfy_serverless.cli.batches.place import Known, Place, Source
     from comfy_serverless.jobs.document import Output
 
 _SHOWN = 10
@@ -51,13 +49,13 @@ class _Survey:
 
 
 def fetch(
-    stack: Stack, batch: Batch, name: str, *, folder: Path, template: str | None, draws: bool, as_json: bool
+    place: Place, batch: Known, name: str, *, folder: Path, template: str | None, draws: bool, as_json: bool
 ) -> int:
     """Fetch the files of a batch, and draw them if that is wanted. Returns the exit code.
 
     Raises NotFound if the batch has not ended, and InvalidRequest if the folder or the template cannot be used.
     """
-    results = Results.of(stack.s3, batch)
+    results = place.results(batch)
     survey = _survey(results)
     text = template or template_in(folder, batch.id) or default_template(survey.fields, survey.lines)
     wanted = NameTemplate.parse(text)
@@ -67,7 +65,7 @@ def fetch(
         remember(folder, batch.id, text)
     except OSError as error:
         raise InvalidRequest(f"--out {folder}: files cannot be written there: {error.strerror}") from error
-    done = _download(stack, results, survey, wanted, name, folder)
+    done = _download(results, survey, wanted, name, folder)
     drawn: list[Path] = []
     if draws:
         drawn = _draw(folder, done, survey.failures, name)
@@ -79,7 +77,7 @@ def fetch(
     return FAILED if done.failed or survey.failures else 0
 
 
-def _survey(results: Results) -> _Survey:
+def _survey(results: Source) -> _Survey:
     survey = _Survey()
 
     def with_results() -> Iterator[Row]:
@@ -97,12 +95,10 @@ def _survey(results: Results) -> _Survey:
     return survey
 
 
-def _download(
-    stack: Stack, results: Results, survey: _Survey, template: NameTemplate, name: str, folder: Path
-) -> Downloaded:
+def _download(results: Source, survey: _Survey, template: NameTemplate, name: str, folder: Path) -> Downloaded:
     with _bar(survey.outputs or None) as advance:
         download = Download(
-            s3=stack.s3, folder=folder, template=template, batch=name, reserved=RESERVED, progress=advance
+            source=results, folder=folder, template=template, batch=name, reserved=RESERVED, progress=advance
         )
         try:
             return download.run(results.rows())
@@ -170,7 +166,7 @@ def _tell(done: Downloaded, survey: _Survey, folder: Path, name: str) -> None:
         say(f"`comfy-serverless batch status {name}` says why.")
 
 
-def _as_json(done: Downloaded, survey: _Survey, drawn: Sequence[Path], folder: Path, batch: Batch) -> dict[str, object]:
+def _as_json(done: Downloaded, survey: _Survey, drawn: Sequence[Path], folder: Path, batch: Known) -> dict[str, object]:
     return {
         "batch": batch.id,
         "folder": str(folder),

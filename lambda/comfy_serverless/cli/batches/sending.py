@@ -92,15 +92,19 @@ def send_files(
     return Sent(addresses, len(sizes), sum(sizes))
 
 
-def rewritten(lines: Iterable[Line], *, workflows: Workflows, addresses: Mapping[Path, str]) -> Iterator[bytes]:
-    """The lines with addresses in the place of local files; lines that are no requests stay as they are."""
+def rewritten(lines: Iterable[Line], *, workflows: Workflows, addresses: Mapping[Path, Any]) -> Iterator[bytes]:
+    """The lines with what stands for local files in their place; lines that are no requests stay as they are.
+
+    Args:
+        addresses: by file: its address, the name of an upload, or the workflow that is in it.
+    """
     for line in lines:
         # What is too long to be a request is reported by its number all the same.
         content = json.dumps(f"a line of {line.length:,} bytes").encode() if line.content is None else line.content
         yield _rewritten(content, workflows, addresses) + b"\n"
 
 
-def _rewritten(content: bytes, workflows: Workflows, addresses: Mapping[Path, str]) -> bytes:
+def _rewritten(content: bytes, workflows: Workflows, addresses: Mapping[Path, Any]) -> bytes:
     try:
         document = document_of(content)
         request = JobRequest.parse(document)
@@ -109,7 +113,7 @@ def _rewritten(content: bytes, workflows: Workflows, addresses: Mapping[Path, st
     except InvalidRequest:
         return content
 
-    def address(text: str, path: Path | None) -> str:
+    def address(text: str, path: Path | None) -> Any:  # noqa: ANN401  (any JSON)
         return addresses.get(path, text) if path is not None else text
 
     changes: dict[str, Any] = {}

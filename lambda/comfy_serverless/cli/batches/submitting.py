@@ -1,8 +1,7 @@
-"""A manifest goes to the stack: checked, its local files sent, dropped, and known as a batch."""
+"""A manifest goes to where batches are: checked, its local files sent, then itself."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,41 +14,36 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from comfy_serverless.cli.batches.check import Findings, LocalFiles, Workflows, check
 from comfy_serverless.cli.batches.manifest import Manifest, opened
-from comfy_serverless.cli.batches.sending import rewritten, send_files
+from comfy_serverless.cli.batches.sending import rewritten
 from comfy_serverless.cli.habits import counted, say
 from comfy_serverless.cli.paths import is_folder
-from comfy_serverless.cli.stack import Stack, manifest_key
-from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
-    from comfy_serverless.batches.store import Batch
+    from comfy_serverless.cli.batches.place import Place, Taken
 
-#: The longest time from the drop until the batch is known; mostly it is a second or two.
-KNOWN_WITHIN_S = 120.0
 #: Problems and duplicates that are named one by one.
 SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A manifest that was dropped.
+    """A manifest that was sent.
 
     Attributes:
-        address: where.
+        taken: where it is, and the batch that it has become.
         sent: how many local files were sent; those that were there are not counted.
-        before: the newest batch of this name before the drop.
     """
 
     name: str
-    address: str
+    taken: Taken
     findings: Findings
     sent: int
-    before: Batch | None
 
     def to_json(self) -> dict[str, object]:
         """What `--json` prints."""
-        return {"name": self.name, "manifest": self.address, **self.findings.to_json(), "files_sent": self.sent}
+        return {"name": self.name, "manifest": self.taken.address, **self.findings.to_json(), "files_sent": self.sent}
 
 
 def inspect(file: Path, *, uploads: bool, force: bool) -> Findings:
@@ -58,27 +52,25 @@ def inspect(file: Path, *, uploads: bool, force: bool) -> Findings:
         return findings
 
 
-def submit(stack: Stack, file: Path, name: str, *, uploads: bool, force: bool) -> Submitted:
-    """Check a manifest, send its local files, and drop it.
+def submit(place: Place, file: Path, name: str, *, uploads: bool, force: bool) -> Submitted:
+    """Check a manifest, send its local files, and then it.
 
     Args:
         uploads: whether local files may be sent.
         force: whether a manifest with lines that would fail is dropped all the same.
 
-    Raises InvalidRequest if lines would fail, NotFound and MissingAsset for files, and S3's own exceptions.
+    Raises InvalidRequest if lines would fail, NotFound and MissingAsset for files, and as the place.
     """
     with (
-        _judged(file, input_bucket=stack.input_bucket, uploads=uploads, force=force) as (manifest, findings, workflows),
+        _judged(file, input_bucket=place.input_bucket, uploads=uploads, force=force) as (manifest, findings, workflows),
         TemporaryDirectory(prefix="manifest-") as folder,
     ):
         sent = 0
         if findings.files:
-            manifest, sent = _with_files_sent(stack, manifest, findings, workflows, Path(folder))
-        before = stack.newest(name)
+            manifest, sent = _with_files_sent(place, manifest, findings, workflows, Path(folder))
         with transfer_bar("manifest", manifest.lines_file.stat().st_size) as advance:
-            path = str(manifest.lines_file)
-            stack.s3.upload_file(path, stack.input_bucket, manifest_key(name), Callback=advance)
-    return Submitted(name, f"s3://{stack.input_bucket}/{manifest_key(name)}", findings, sent, before)
+            taken = place.send(manifest.lines_file, name, force=force, progress=advance)
+    return Submitted(name, taken, findings, sent)
 
 
 def workflows_folder() -> Path | None:
@@ -88,21 +80,6 @@ def workflows_folder() -> Path | None:
     """
     folder = Settings.from_environment().workflows_dir or Path("workflows")
     return folder if is_folder(folder) else None
-
-
-def known_batch(stack: Stack, submitted: Submitted) -> Batch:
-    """The batch of the manifest that was just dropped. Raises NotFound if it does not become known."""
-    name, before = submitted.name, submitted.before
-    end = time.monotonic() + KNOWN_WITHIN_S
-    while time.monotonic() < end:
-        batch = stack.newest(name)
-        if batch is not None and (before is None or batch.id != before.id):
-            return batch
-        time.sleep(1.0)
-    raise NotFound(
-        f"the batch {name} is dropped, but after {KNOWN_WITHIN_S:g} s it is not known yet: see the log of `ingest`, or "
-        f"ask again with `comfy-serverless batch status {name}`."
-    )
 
 
 @contextmanager
@@ -162,17 +139,18 @@ def _told(findings: Findings) -> Iterator[str]:
 
 
 def _with_files_sent(
-    stack: Stack, manifest: Manifest, findings: Findings, workflows: Workflows, folder: Path
+    place: Place, manifest: Manifest, findings: Findings, workflows: Workflows, folder: Path
 ) -> tuple[Manifest, int]:
     """The manifest with addresses in place of local files, and how many of those were sent."""
     size_bytes = sum(file.stat().st_size for file in findings.files)
     with transfer_bar(counted(len(findings.files), "file"), size_bytes) as advance:
-        sent = send_files(stack.s3, stack.input_bucket, findings.files, progress=advance)
+        chosen = frozenset(findings.workflows)
+        sent = place.send_files(list(findings.files), workflows=chosen, progress=advance)
     there = len(findings.files) - sent.sent
-    rest = f"; of the others ({there:,}) the stack has the content" if there else ""
+    rest = f"; of the others ({there:,}) the content is there" if there else ""
     was = "was" if sent.sent == 1 else "were"
     say(f"{findings.files_in_words}: {sent.sent:,} {was} sent, {counted(sent.sent_bytes, 'byte')}{rest}.")
     target = folder / "manifest.jsonl"
     with target.open("wb") as file:
-        file.writelines(rewritten(manifest.lines(), workflows=workflows, addresses=sent.addresses))
+        file.writelines(rewritten(manifest.lines(), workflows=workflows, addresses=sent.meant))
     return Manifest(manifest.file, target, manifest.notes), sent.sent

@@ -5,22 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from comfy_serverless.batches.orders import Order
-from comfy_serverless.batches.results import Results
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.cli.batches.pace import failed_lines, progress_line, rate_text
 from comfy_serverless.cli.habits import FAILED, counted, print_json, print_table, say, time_in_words
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.progress import BatchProgress
-    from comfy_serverless.cli.stack import Stack
+    from comfy_serverless.cli.batches.place import Known, Place
 
 #: The pause between two looks of `--watch`, in seconds: it grows to this within the first minutes.
 WATCH_EVERY_S = 5.0
@@ -31,90 +26,59 @@ LINE_EVERY_S = 60.0
 SHOWN = 3
 DONE, NOTHING_SUCCEEDED, NOT_ENDED = 0, 3, 4
 _NARROW = 60
+_PAUSED = "paused"
 
 
-def name_of(batch: Batch) -> str:
-    """What people call a batch: the name of its manifest."""
-    return batch.source.partition("/batches/")[2].removesuffix(".jsonl") or batch.id
-
-
-def exit_code(batch: Batch, progress: BatchProgress, *, is_watched: bool = False) -> int:
+def exit_code(batch: Known, *, is_watched: bool = False) -> int:
     """What a script learns of a batch."""
+    progress = batch.progress
     if batch.report is None:
-        return NOT_ENDED if is_watched and batch.status is BatchStatus.PAUSED else DONE
+        return NOT_ENDED if is_watched and batch.status == _PAUSED else DONE
     if not progress.succeeded:
         return NOTHING_SUCCEEDED
     return FAILED if failed_lines(progress) or progress.canceled else DONE
 
 
-def facts(stack: Stack, batch: Batch, progress: BatchProgress) -> dict[str, Any]:
+def facts(batch: Known) -> dict[str, Any]:
     """A batch as `--json` prints it."""
-    summary = Results.of(stack.s3, batch).summary() if batch.report is not None else {}
     return {
-        "name": name_of(batch),
+        "name": batch.name,
         "batch": batch.id,
-        **progress.to_json(),
+        **batch.progress.to_json(),
         "created_at": batch.created_at,
-        "completed_at": summary.get("completed_at"),
-        "bad_lines": [
-            {"line": bad.line, "message": bad.message} for bad in islice(stack.batches.bad_lines(batch.id), SHOWN)
-        ],
-        "first_failures": list(summary.get("first_failures", ()))[:SHOWN],
-        "codes": summary.get("codes", {}),
-        "curable": summary.get("curable"),
+        "completed_at": batch.completed_at,
+        "bad_lines": list(batch.bad_lines)[:SHOWN],
+        "first_failures": list(batch.first_failures)[:SHOWN],
+        "codes": dict(batch.codes),
+        "curable": batch.curable,
         "report": batch.report,
     }
 
 
-def progress_now(stack: Stack, batch: Batch) -> BatchProgress:
-    """How far a batch is; of one that has ended, whose lines an older release has not counted, by its report."""
-    progress = stack.batches.progress(batch)
-    if batch.report is None or not progress.queued + progress.running:
-        return progress
-    summary = Results.of(stack.s3, batch).summary()
-    statuses, lines = summary["statuses"], int(summary["lines"])
-    return replace(
-        progress,
-        succeeded=int(statuses.get("succeeded", 0)),
-        failed=int(statuses.get("failed", 0)),
-        canceled=int(statuses.get("canceled", 0)),
-        expired=int(statuses.get("expired", 0)),
-        bad=int(summary["bad_lines"]),
-        duplicates=int(summary["duplicates"]),
-        queued=0,
-        running=0,
-        lines=lines,
-        lines_total=lines,
-        is_read=True,
-    )
-
-
-def show(stack: Stack, batch: Batch, *, as_json: bool, is_watched: bool = False) -> int:
+def show(batch: Known, *, as_json: bool, is_watched: bool = False) -> int:
     """Print a batch; returns the exit code."""
-    progress = progress_now(stack, batch)
-    told = facts(stack, batch, progress)
+    told = facts(batch)
     if as_json:
         print_json(told)
     else:
-        print("\n".join(_lines(told, progress)), flush=True)
-    return exit_code(batch, progress, is_watched=is_watched)
+        print("\n".join(_lines(told, batch.progress)), flush=True)
+    return exit_code(batch, is_watched=is_watched)
 
 
-def show_all(stack: Stack, batches: Sequence[Batch], *, as_json: bool) -> None:
+def show_all(found: Sequence[Known], *, as_json: bool) -> None:
     """Print a list of batches."""
-    found = [(batch, progress_now(stack, batch)) for batch in batches]
     if as_json:
         print_json(
             {
                 "batches": [
                     {
-                        "name": name_of(batch),
+                        "name": batch.name,
                         "batch": batch.id,
-                        **progress.to_json(),
+                        **batch.progress.to_json(),
                         "created_at": batch.created_at,
                         "report": batch.report,
                     }
-                    for batch, progress in found
+                    for batch in found
                 ]
             }
         )
@@ -125,35 +89,33 @@ def show_all(stack: Stack, batches: Sequence[Batch], *, as_json: bool) -> None:
     titles = ("name", "status", "lines", "succeeded", "failed", "created")
     rows = [
         (
-            name_of(batch),
-            progress.status,
-            _total(progress),
-            f"{progress.succeeded:,}",
-            f"{failed_lines(progress):,}",
+            batch.name,
+            batch.status,
+            _total(batch.progress),
+            f"{batch.progress.succeeded:,}",
+            f"{failed_lines(batch.progress):,}",
             batch.created_at[:16].replace("T", " "),
         )
-        for batch, progress in found
+        for batch in found
     ]
     print_table(titles, rows, folds=("name",), right=("lines", "succeeded", "failed"))
 
 
-def watch(stack: Stack, batch: Batch) -> Batch:
+def watch(place: Place, batch: Known) -> Known:
     """Follow a batch until its report is there, or until it is paused."""
     pause_s = _FIRST_PAUSE_S
     with _shown() as show_progress:
         while True:
-            show_progress(progress_now(stack, batch))
-            if batch.report is not None or batch.status is BatchStatus.PAUSED:
+            show_progress(batch.progress)
+            if batch.report is not None or batch.status == _PAUSED:
                 break
-            stack.send(Order(batch_id=batch.id))  # else the caretaker does so each minute
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.1, WATCH_EVERY_S)
-            batch = stack.batches.get(batch.id) or batch
+            batch = place.look(batch)
     if batch.report is None:
-        name = name_of(batch)
         say(
-            f"The batch {name} is paused: nothing more begins, so nothing is waited for. "
-            f"`comfy-serverless batch resume {name}` lets it go on."
+            f"The batch {batch.name} is paused: nothing more begins, so nothing is waited for. "
+            f"`comfy-serverless batch resume {batch.name}` lets it go on."
         )
     return batch
 

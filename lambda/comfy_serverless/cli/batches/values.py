@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from comfy_serverless.files import type_of_name
 from comfy_serverless.graph.file_inputs import is_address, scheme_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def default_template(known: Mapping[str, int], lines: int) -> str:
 def input_name(address: str | list[str]) -> str:
     """The name of an input's file, the first of several, without the ending; "" if it has none."""
     first = address if isinstance(address, str) else next(iter(address), "")
-    if not is_address(first) or scheme_of(first) == "data":
+    if not is_address(first):
+        return PurePosixPath(first).stem if type_of_name(first) else ""  # the name of an upload
+    if scheme_of(first) == "data":
         return ""
     path = first if scheme_of(first) == "s3" else unquote(urlsplit(first).path)
     return PurePosixPath(path).stem

@@ -17,6 +17,7 @@ from PIL import Image
 from comfy_serverless.cli.batches.download import Download, Downloaded
 from comfy_serverless.cli.batches.gallery import Failure, Item, page
 from comfy_serverless.cli.batches.names import NameTemplate
+from comfy_serverless.cli.batches.of_stack import OfReport
 from comfy_serverless.cli.batches.sheet import RESERVED, TILES, draw
 from comfy_serverless.cli.contact_sheet import MARGIN, WIDTH, Tile, tile_sheet
 from comfy_serverless.errors import InvalidRequest
@@ -52,7 +53,9 @@ def downloaded(s3: Any, folder: Path, contents: dict[str, bytes], **options: Any
         put_line(s3, line, {"x.png": content}, source=f"s3://b/{name}", **options)
         for line, (name, content) in enumerate(contents.items(), start=1)
     ]
-    download = Download(s3=s3, folder=folder, template=NameTemplate.parse("{input}"), batch="b", reserved=RESERVED)
+    download = Download(
+        source=OfReport(s3), folder=folder, template=NameTemplate.parse("{input}"), batch="b", reserved=RESERVED
+    )
     return download.run(iter(rows))
 
 

@@ -12,6 +12,7 @@ from comfy_serverless.batches.results import Row
 from comfy_serverless.cli.batches import download as downloads
 from comfy_serverless.cli.batches.download import Download, Downloaded
 from comfy_serverless.cli.batches.names import NameTemplate
+from comfy_serverless.cli.batches.of_stack import OfReport
 from tests.unit.cli.batches.result_world import BUCKET, png, put_line
 from tests.unit.jobs_table import REGION, aws
 
@@ -46,7 +47,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
 
 
 def fetched(s3: Any, rows: Sequence[Row], folder: Path, template: str = "{input}") -> Downloaded:
-    return Download(s3=s3, folder=folder, template=NameTemplate.parse(template), batch="b").run(iter(rows))
+    return Download(source=OfReport(s3), folder=folder, template=NameTemplate.parse(template), batch="b").run(
+        iter(rows)
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -146,7 +149,7 @@ def test_a_field_that_lines_lack_is_counted(s3: Counted, tmp_path: Path) -> None
 def test_reserved_names_stay_free(s3: Counted, tmp_path: Path) -> None:
     row = put_line(s3, 1, {"x.png": RED}, source="s3://b/contact-sheet.jpg")
     download = Download(
-        s3=s3,
+        source=OfReport(s3),
         folder=tmp_path,
         template=NameTemplate.parse("{input}"),
         batch="b",
