@@ -47,7 +47,14 @@ FORGOTTEN = {
     "is_told": "batch",
 }
 #: What this release writes beside it; the last one leaves it as it is.
-ADDED = {"begun": "batch", "part_form": "batch", "line": "batch", "output_names": "job", "shown_json": "job", "summary": "batch"}
+ADDED = {
+    "begun": "batch",
+    "part_form": "batch",
+    "line": "batch",
+    "output_names": "job",
+    "shown_json": "job",
+    "summary": "batch",
+}
 READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "asset": (Asset.from_item, {"id", "owner", "bucket", "key", "size_bytes", "created_at"}),
     "asset_of_job": (Asset.from_item, {"id", "owner", "bucket", "key", "size_bytes", "created_at"}),
