@@ -33,8 +33,8 @@ stack that --stack or COMFY_STACK names, with credentials of AWS; of the image's
 #: What `--everybody` asks for.
 NEEDS = (
     "cloudformation:DescribeStacks; ssm:GetParameters and GetParametersByPath below /comfy-serverless/STACK/; "
-    "sqs:GetQueueAttributes on the releases' queues; dynamodb:GetItem, BatchGetItem and Query on the table; s3:GetObject on the "
-    "assets bucket"
+    "sqs:GetQueueAttributes on the releases' queues; dynamodb:GetItem, BatchGetItem and Query on the table; "
+    "s3:GetObject on the assets bucket"
 )
 #: The versions that one sentence names.
 _NAMED = 10
