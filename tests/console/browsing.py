@@ -1,8 +1,8 @@
 """A real browser, and what it must never meet on a page of ours.
 
 Debian's Chromium, driven by Playwright. Every page is watched: an error in its console, a violation of its policy, an
-exception that nobody caught, and a request to another host than the stack's fail the test that opened it, unless the
-test said before that it comes (`Watched.expect`).
+exception that nobody caught, a dialog of the browser's own (`alert`), and a request to another host than the stack's
+fail the test that opened it, unless the test said before that it comes (`Watched.expect`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, ViewportSize
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Playwright, Request, ViewportSize
 
 from tests.patience import PATIENCE_S
 
@@ -49,6 +49,7 @@ class Watched:
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self._seen.append(f"uncaught: {error}"))
         page.on("request", self._on_request)
+        page.on("dialog", self._on_dialog)
 
     def expect(self, pattern: str) -> None:
         """Let what matches come, once or more: the test makes it happen, and looks at what the page then shows."""
@@ -61,6 +62,10 @@ class Watched:
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "assert"}:
             self._seen.append(f"console: {message.text} ({message.location.get('url')})")
+
+    def _on_dialog(self, dialog: Dialog) -> None:
+        self._seen.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _on_request(self, request: Request) -> None:
         address = urlsplit(request.url)

@@ -57,6 +57,12 @@ def bob(stack: DevStack) -> Person:
 
 
 @pytest.fixture(scope="session")
+def admin(stack: DevStack) -> Person:
+    """Somebody with an admin's key, and nothing of her own."""
+    return Person(stack.url, "ops", stack.keys.create("ops", owner="ops", is_admin=True).text)
+
+
+@pytest.fixture(scope="session")
 def samples(ann: Person) -> Samples:
     """What Ann has made."""
     return make_samples(ann)

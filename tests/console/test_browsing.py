@@ -22,6 +22,7 @@ from tests.patience import wait_until
         ("console.assert(false, 'wrong')", "console: wrong"),
         ("setTimeout(() => { throw new Error('nobody caught it') })", "uncaught: nobody caught it"),
         ("Promise.reject(new Error('nor this'))", "uncaught: nor this"),
+        ("setTimeout(() => alert('hello'))", "dialog: hello"),
         ("fetch('/nowhere')", "the server responded with a status of 40"),
         ("document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/x'}))", "another host: GET"),
         ("document.body.setAttribute('style', 'color: red')", "policy: style-src-attr refused inline"),
@@ -65,6 +66,7 @@ def test_a_page_that_looks_otherwise_than_its_kept_picture_fails(
 ) -> None:
     monkeypatch.setattr(pictures, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(pictures, "TAKEN", tmp_path / "taken")
+    monkeypatch.delenv("UPDATE_PICTURES", raising=False)
     page = browsing.open("/docs")
     page.get_by_text("GET").first.wait_for()
     with pytest.raises(AssertionError, match="no picture is kept"):

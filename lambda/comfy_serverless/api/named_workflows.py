@@ -120,7 +120,13 @@ def list_versions(name: Name, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None
     summary="A version with its graph (ours)",
     tags=[_TAG],
     description="Nothing of a version ever changes: its `ETag` stays good.",
-    responses={200: documented("The version.", WorkflowVersion), **NOT_FOUND, **INVALID, **REFUSALS},
+    responses={
+        200: documented("The version.", WorkflowVersion),
+        413: documented("`invalid_request`: it has more than an answer may.", ErrorEnvelope),
+        **NOT_FOUND,
+        **INVALID,
+        **REFUSALS,
+    },
 )
 def get_version(name: Name, number: Annotated[int, Path(ge=0, le=999_999)]) -> Response[str]:
     """Return all that is kept of a version."""

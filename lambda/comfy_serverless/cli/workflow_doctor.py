@@ -28,13 +28,13 @@ fail, or lack an input or output that it has promised; what `warns` may do other
 anything breaks. Nothing is run.
 
 COMFY_BASE_URL and COMFY_API_KEY say whose workflows. With --everybody it is all owners' and the operator's, of the
-stack that --stack or COMFY_STACK names, with credentials of AWS.
+stack that --stack or COMFY_STACK names, with credentials of AWS; of the image's files what the stack found last.
 """
 #: What `--everybody` asks for.
 NEEDS = (
     "cloudformation:DescribeStacks; ssm:GetParameters and GetParametersByPath below /comfy-serverless/STACK/; "
-    "sqs:GetQueueAttributes on the releases' queues; dynamodb:BatchGetItem and Query on the table; s3:GetObject on the "
-    "assets bucket"
+    "sqs:GetQueueAttributes on the releases' queues; dynamodb:GetItem, BatchGetItem and Query on the table; "
+    "s3:GetObject on the assets bucket"
 )
 #: The versions that one sentence names.
 _NAMED = 10
@@ -88,12 +88,15 @@ def _of_everybody(options: argparse.Namespace) -> dict[str, Any]:
         workflows = workflows_beside(releases, outputs)
         deployed = workflows.deployed(release)
         found = list(workflows.examined(workflows.heads(name=options.name), deployed))
+        # The files in the image are not here: what the stack itself has found of them last.
+        last = None if options.release or options.name else workflows.last_check()
     return {
         "release": release.name,
         **({"release_version": deployed.release} if deployed is not None and deployed.release else {}),
         "is_known": deployed is not None,
         "breaks": sum(one.breaks for one in found),
         "versions": [{"owner": one.owner, **one.to_json()} for one in found],
+        **({"last_check": last.to_json()} if last is not None else {}),
     }
 
 

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.aws.s3 import DocumentTooLarge, S3Address, read_document, read_problem
 from comfy_serverless.errors import AssetUnavailable, InvalidWorkflow, NotFound
+from comfy_serverless.observability import log
 from comfy_serverless.workflows.items import Head, VersionRow, after_rows, key_of, partition_of, row_sk
 from comfy_serverless.workflows.reference import check_name
 from comfy_serverless.workflows.version import Version
@@ -99,7 +100,8 @@ class WorkflowReader:
         """The document of a version.
 
         Raises:
-            InvalidWorkflow: it is not there, or is not what was pushed; the message has its address.
+            InvalidWorkflow: it is not there, or is not what was pushed. Its address is in the log: a caller may be
+                somebody whom its owner lets run it.
             AssetUnavailable: S3 does not answer.
         """
         address = S3Address(self._bucket, key_of(owner, name, number, sha256))
@@ -128,7 +130,8 @@ class WorkflowReader:
 
 
 def _damaged(source: str, address: S3Address, reason: str) -> InvalidWorkflow:
+    log.error("the document of a named workflow is damaged", document=str(address), reason=reason)
     return InvalidWorkflow(
-        f"{source} cannot be run: {address} {reason}. Push the workflow again, or let the alias lead to "
-        "another version."
+        f"{source} cannot be run: its document {reason}. Push the workflow again, or let the alias lead to another "
+        "version."
     )

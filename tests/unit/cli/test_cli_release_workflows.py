@@ -13,6 +13,7 @@ from comfy_serverless.cli.named import of_releases
 from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.live import DEFAULT
+from comfy_serverless.workflows.recheck import Found
 from comfy_serverless.workflows.store import WorkflowStore
 from comfy_serverless.workflows.version import Version
 from tests.unit.cli.test_cli_release import STACK, World
@@ -141,4 +142,9 @@ def test_doctor_of_everybody_examines_a_release_and_fails_if_something_would(
     tell(world, VERSION)
     assert "none would fail on next" in told("workflows", "doctor", "--everybody", "--release", "next")[1]
     assert "nobody has told yet" in told("workflows", "doctor", "--everybody")[1]
+    broken = [{"name": "portrait", "version": 0, "aliases": ["live"], "message": "its model is gone"}]
+    Found(begun=1, versions=4, breaks=1, is_over=True, broken=broken).write(world.table, "")
+    printed, said = told("workflows", "doctor", "--everybody")
+    assert "1 version would fail: portrait (0)" in said, "a file in the image"
+    assert "by itself" not in told("workflows", "doctor", "--everybody", "--release", "next")[1]
     assert "There is no release 'none'" in told("workflows", "doctor", "--everybody", "--release", "none", code=1)[1]

@@ -14,7 +14,10 @@ from comfy_serverless.workflows.reference import NAME
 from comfy_serverless.workflows.schema import schema_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from comfy_serverless.workflows.version import Version
 
 
 def page_of_tools(cursor: str | None, visit: Visit) -> tuple[list[Tool], str | None]:
@@ -25,21 +28,26 @@ def page_of_tools(cursor: str | None, visit: Visit) -> tuple[list[Tool], str | N
     found = list(islice(_runnable(visit, after=read_cursor(cursor) if cursor else ""), PAGE + 1))
     shown, more = found[:PAGE], len(found) > PAGE
     key = stickiness(visit)
-    versions = visit.services.beside.map(lambda one: version_of(visit.services, one, key=key), shown)
     object_info = visit.services.declarations.newest()
+
+    def told(one: Listed) -> Tool | None:
+        # The version ends here: a page of whole ones may have 300 MB.
+        version = version_of(visit.services, one, key=key)
+        return None if version is None else _tool(one, version, object_info)
+
     tools = [] if cursor else list(generic.TOOLS)
-    for one, version in zip(shown, versions, strict=True):
-        if version is not None:
-            tools.append(
-                tool_of(
-                    one.name,
-                    title=(one.head.title if one.head else "") or version.description.strip().partition("\n")[0],
-                    description=version.description,
-                    schema=schema_of(version, object_info),
-                    is_shared=one.head is None or one.head.owner == OPERATOR,
-                )
-            )
+    tools += [tool for tool in visit.services.beside.map(told, shown) if tool is not None]
     return tools, write_cursor(shown[-1].name) if more else None
+
+
+def _tool(one: Listed, version: Version, object_info: Mapping[str, Any] | None) -> Tool:
+    return tool_of(
+        one.name,
+        title=(one.head.title if one.head else "") or version.description.strip().partition("\n")[0],
+        description=version.description,
+        schema=schema_of(version, object_info),
+        is_shared=one.head is None or one.head.owner == OPERATOR,
+    )
 
 
 def workflow_of(tool: str, visit: Visit) -> str:

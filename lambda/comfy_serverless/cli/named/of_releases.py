@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows.deployed import Deployed
 from comfy_serverless.workflows.doctor import Examined, everybodys_heads, examined
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from comfy_serverless.table.live import Release
     from comfy_serverless.workflows.items import Head
     from comfy_serverless.workflows.reader import WorkflowReader
+    from comfy_serverless.workflows.recheck import Found
 
 #: How long it is waited for what workers tell of themselves after their first job, and how often it is looked, in
 #: seconds.
@@ -65,6 +67,12 @@ class OfReleases:
             if (found is not None and found.knows_models) or time.monotonic() >= until:
                 return found
             time.sleep(_LOOK_EVERY_S)
+
+    def last_check(self) -> Found | None:
+        """What the stack has found last, by itself, of the operator's workflows and of the files in the image."""
+        from comfy_serverless.workflows.recheck import Found
+
+        return Found.of(self.releases.table, OPERATOR)
 
     def examined(self, heads: Sequence[Head], deployed: Deployed | None) -> Iterator[Examined]:
         """Every version that an alias leads to, several read at once."""
