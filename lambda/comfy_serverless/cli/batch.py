@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_serverless.cli.batches.place import RULE, place_of, refusals_explained
+from comfy_serverless.cli.batches.which_place import RULE, place_of, refusals_explained
 from comfy_serverless.cli.habits import FAILED, add_command, counted, label, say
 from comfy_serverless.cli.stack import add_stack_option
 

@@ -6,27 +6,17 @@ else COMFY_BASE_URL          ──► the API (`over_http`): those of the key's
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-from comfy_serverless.cli.remote_answers import KEY_VARIABLE, URL_VARIABLE
-from comfy_serverless.cli.stack import STACK_VARIABLE, Stack, explained
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.progress import BatchProgress
     from comfy_serverless.batches.results import Row
     from comfy_serverless.batches.retry import Selection
     from comfy_serverless.jobs.document import Output
-
-#: Which of the two is meant, in words, for --help.
-RULE: Final = f"""\
-Which batches: those of the stack that --stack or {STACK_VARIABLE} names, with your AWS credentials; without either
-those of your key, at the API that {URL_VARIABLE} names, with {KEY_VARIABLE} alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,26 +151,3 @@ class Place(Protocol):
 
     def results(self, known: Known) -> Source:
         """What it has made. Raises NotFound if it has not ended."""
-
-
-def place_of(options: argparse.Namespace) -> Place:
-    """The place that options and environment mean; without any the program ends as after any wrong usage."""
-    if options.stack:
-        from comfy_serverless.cli.batches.of_stack import OfStack
-
-        return OfStack(Stack.of(str(options.stack)))
-    if os.environ.get(URL_VARIABLE, "").strip():
-        from comfy_serverless.cli.batches.over_http import OverHttp
-        from comfy_serverless.cli.remote import Api
-
-        return OverHttp(Api.from_environment())
-    options.wrong_usage(
-        f"which batches? Give --stack NAME (the name it was deployed with), or set {STACK_VARIABLE}; or set "
-        f"{URL_VARIABLE} and {KEY_VARIABLE}, which need no AWS credentials"
-    )
-    raise AssertionError("unreachable: a wrong usage ends the program")
-
-
-def refusals_explained(options: argparse.Namespace, *, needs: str) -> AbstractContextManager[None]:
-    """Explains what AWS refuses, if the commands ask AWS."""
-    return explained(options, needs=needs) if options.stack else nullcontext()
