@@ -45,7 +45,6 @@ from comfy_serverless.connector.facts import (
     SubmitAgain,
     SubmitLost,
     Submitted,
-    Timings,
     Wait,
 )
 from comfy_serverless.connector.history import HistoryEntry, read_entry
@@ -399,13 +398,7 @@ class PromptFollower:
             frames=tuple(story.frames),
             cached_nodes=story.cached_nodes,
             warnings=(*self._warnings, *blocked),
-            timings=Timings(
-                max(0, total_ms - executing_ms),
-                executing_ms,
-                total_ms,
-                node_ms=self._node_times.in_ms(),
-                node_spans=self._node_times.spans(),
-            ),
+            timings=self._node_times.timings(executing_ms=executing_ms, total_ms=total_ms),
             # A success known only from the history has missed events too: a socket can be open, but silent.
             events_missed=self._events_missed or not story.succeeded,
             engine_is_broken=engine_is_broken,

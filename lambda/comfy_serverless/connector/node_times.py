@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_serverless.connector.facts import NodeSpan
+from comfy_serverless.connector.facts import NodeSpan, Timings
 from comfy_serverless.connector.outputs import identify_node
 
 #: Of a graph whose loops run nodes a hundred thousand times, so many are kept.
@@ -60,9 +60,10 @@ class NodeTimes:
         """Whole milliseconds by node of the graph, of those whose beginning and end were seen."""
         return {node: round(took_s * 1000) for node, took_s in self._took_s.items()}
 
-    def spans(self) -> tuple[NodeSpan, ...]:
-        """When they ran, of the first `MOST_SPANS`: with the clock of `see`."""
-        return tuple(self._spans)
+    def timings(self, *, executing_ms: int, total_ms: int) -> Timings:
+        """The times of the prompt with those of its nodes: when they ran, of the first `MOST_SPANS`."""
+        queued_ms = max(0, total_ms - executing_ms)
+        return Timings(queued_ms, executing_ms, total_ms, node_ms=self.in_ms(), node_spans=tuple(self._spans))
 
     def _begin(self, node: str, display_node: str, at_s: float) -> None:
         if not self._has_states:  # nothing else tells the end of a node
