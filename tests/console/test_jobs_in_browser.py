@@ -16,7 +16,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.console.accessible import check_accessible
 from tests.console.at_console import KEY, console, go
-from tests.console.browsing import Browsing
+from tests.console.browsing import WIDE, Browsing
 from tests.console.pictures import shoot
 from tests.console.samples import HOSTILE, Person, Samples, picture
 from tests.patience import PATIENCE_S
@@ -28,6 +28,14 @@ LIST = re.compile(r"/api/v2/jobs\?")
 
 def rows(page: Page) -> Any:
     return page.get_by_role("list", name="Jobs").get_by_role("listitem")
+
+
+def is_as_wide_as_its_window(page: Page) -> bool:
+    """Whether nothing of the page is beside the window of a small phone."""
+    page.set_viewport_size({"width": 360, "height": 740})
+    wide: int = page.evaluate("() => document.documentElement.scrollWidth")
+    page.set_viewport_size(WIDE)
+    return wide <= 360
 
 
 def row(page: Page, job_id: str) -> Any:
@@ -143,7 +151,7 @@ def test_a_thousand_jobs_are_a_few_rows_of_the_page(browsing: Browsing, ann: Per
     page = browsing.open()
     page.route(LIST, many(1200))
     page.add_init_script(f"sessionStorage.setItem('{KEY}', {json.dumps(ann.key)})")
-    page.goto("/#/jobs")
+    page.goto("/#/jobs?label=campaign=long")  # none of the stream's
     expect(rows(page).first).to_be_visible()
     for _ in range(200):
         page.mouse.wheel(0, 1500)
@@ -153,21 +161,26 @@ def test_a_thousand_jobs_are_a_few_rows_of_the_page(browsing: Browsing, ann: Per
     expect(page.get_by_text("Poster 1199")).to_be_visible()
     assert rows(page).count() < 60
     assert rows(page).first.get_attribute("aria-setsize") == "1200"
-    longest = page.evaluate(SCROLLS)
-    assert longest < 200, f"a frame took {longest} ms"  # 16.7 on a quiet machine
+    idle, scrolling = page.evaluate(FRAMES)
+    assert scrolling < 3 * idle + 17, f"a frame takes {scrolling} ms, and {idle} ms without scrolling"
 
 
-#: Scrolls from the end to the beginning, frame by frame; the 95th percentile of what a frame took, in ms.
-SCROLLS = """async () => {
-  const took = [];
-  let last = performance.now();
-  for (let top = document.body.scrollHeight; top > 0; top -= 400) {
-    window.scrollTo(0, top);
-    await new Promise((then) => requestAnimationFrame(then));
-    took.push(performance.now() - last);
-    last = performance.now();
-  }
-  return took.sort((one, other) => one - other)[Math.floor(took.length * 0.95)];
+#: The median of what frames take, in ms: of a page that does nothing, and while it scrolls from end to beginning.
+FRAMES = """async () => {
+  const measure = async (step) => {
+    const took = [];
+    let last = performance.now();
+    for (let turn = 0; turn < 100; turn += 1) {
+      step(turn);
+      await new Promise((then) => requestAnimationFrame(then));
+      took.push(performance.now() - last);
+      last = performance.now();
+    }
+    return took.sort((one, other) => one - other)[50];
+  };
+  const idle = await measure(() => {});
+  const height = document.body.scrollHeight;
+  return [idle, await measure((turn) => window.scrollTo(0, height * (1 - turn / 100)))];
 }"""
 
 
@@ -182,7 +195,7 @@ def many(count: int) -> Callable[[Route], None]:
                 "id": f"job-{number:04}",
                 "status": ("succeeded", "failed", "canceled")[number % 3],
                 "created_at": f"2026-11-{30 - number // 100:02}T12:{59 - number % 60:02}:00.{999 - number % 100:03}Z",
-                "metadata": {"workflow": f"Poster {number}", "campaign": "autumn"},
+                "metadata": {"workflow": f"Poster {number}", "campaign": "long"},
                 "outputs": [],
                 "error": None,
             }
@@ -234,6 +247,8 @@ def test_a_failed_job_says_where_and_why(browsing: Browsing, ann: Person, sample
     expect(page.locator("svg.graph .failed")).to_have_attribute("data-node", "2")
     expect(page.locator("svg.graph")).to_have_attribute("aria-label", re.compile("node 2 .ImageBlur. failed"))
     check_accessible(page, "job-failed")
+    assert is_as_wide_as_its_window(page)
+    error.get_by_text("Traceback").click()  # it names the folders of this machine
     shoot(page, "job-failed", varying=[".id", "h1"])
 
 
@@ -292,16 +307,25 @@ def test_three_hundred_nodes_are_drawn_at_once(browsing: Browsing, ann: Person, 
     page.add_init_script(f"sessionStorage.setItem('{KEY}', {json.dumps(ann.key)})")
     page.goto(f"/#/jobs/{samples.labeled}")
     expect(page.locator("svg.graph .node")).to_have_count(300)
-    took = page.evaluate(
+    few, all_of_them = page.evaluate(
         """async (nodes) => {
           const { graphView } = await import("/console/graph.js");
-          const began = performance.now();
-          graphView(nodes).element.getBoundingClientRect();
-          return performance.now() - began;
+          const measure = (count) => {
+            const part = Object.fromEntries(Object.entries(nodes).slice(0, count));
+            const took = Array.from({ length: 5 }, () => {
+              const began = performance.now();
+              document.body.append(graphView(part).element);
+              document.body.lastChild.getBoundingClientRect();
+              document.body.lastChild.remove();
+              return performance.now() - began;
+            });
+            return Math.min(...took);
+          };
+          return [measure(30), measure(300)];
         }""",
         nodes,
     )
-    assert took < 2000, f"{took} ms"  # some 30 on a quiet machine
+    assert all_of_them < 100 * few + 50, f"300 nodes take {all_of_them} ms, 30 take {few} ms"
 
 
 @pytest.mark.parametrize("kind", ["curl", "python", "typescript"])
@@ -355,25 +379,31 @@ def test_everybody_can_use_the_lists(browsing: Browsing, bob: Person, samples_of
     page = console(browsing, bob, path)
     expect(page.get_by_role("listitem").first).to_be_visible()
     check_accessible(page, path)
+    assert is_as_wide_as_its_window(page)
     shoot(page, path, varying=[".id", ".live-mode"])
 
 
 def test_a_job_can_be_read_by_everybody(browsing: Browsing, bob: Person, samples_of_bob: Samples) -> None:
     page = console(browsing, bob, f"jobs/{samples_of_bob.named}")
     expect(page.locator("svg.graph .node").first).to_be_visible()
-    for fold in page.locator(".fold").all():
-        fold.locator("summary").first.click()
+    page.locator(".fold").last.locator("summary").click()
     expect(page.locator(".fold pre").last).to_contain_text("curl")
     check_accessible(page, "job")
-    for fold in page.locator(".fold").all():
-        fold.locator("summary").first.click()
+    assert is_as_wide_as_its_window(page)
+    page.locator(".fold").last.locator("summary").click()
     shoot(page, "job", varying=[".id", ".phases"])
 
 
-def test_the_first_page_is_there_soon(browsing: Browsing, ann: Person, samples: Samples) -> None:
+def test_the_first_paint_waits_for_no_answer_of_the_api(browsing: Browsing, ann: Person, samples: Samples) -> None:
     page = console(browsing, ann, "jobs")
     expect(rows(page).first).to_be_visible()
     page.reload()
     expect(rows(page).first).to_be_visible()
-    painted = page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    assert painted < 1000 * PATIENCE_S / 10, f"{painted} ms"  # some 150 on a quiet machine
+    painted, answered = page.evaluate(
+        """() => [
+          performance.getEntriesByName("first-contentful-paint")[0].startTime,
+          Math.min(...performance.getEntriesByType("resource")
+            .filter((one) => one.name.includes("/api/")).map((one) => one.responseEnd)),
+        ]"""
+    )
+    assert painted < answered

@@ -132,6 +132,28 @@ def test_the_example_for_typescript_runs_and_its_types_are_right(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("environment")
+def test_the_program_that_the_console_writes_for_typescript_runs_with_the_sdk(tmp_path: Path) -> None:
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 32, "batch_size": 1, "color": 255}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": 'a "${quoted}` name\\'}},
+    }
+    modules = typescript.ROOT / "lambda" / "comfy_serverless" / "api" / "console"
+    writer = tmp_path / "writer.mts"
+    writer.write_text(
+        f"import {{ snippets }} from {json.dumps(str(modules / 'snippets.js'))};\n"
+        f'console.log(snippets("http://127.0.0.1:1", {json.dumps(graph)}).typescript);\n',
+        encoding="utf-8",
+    )
+    program = typescript.run(writer, cwd=tmp_path)
+    assert "@comfyorg/sdk" in program
+    (tmp_path / "program.mts").write_text(program, encoding="utf-8")
+    (tmp_path / "node_modules").symlink_to(typescript.folder() / "node_modules")
+    made = tmp_path / typescript.run(tmp_path / "program.mts", cwd=tmp_path).strip()
+    with Image.open(made) as picture:
+        assert picture.size == (32, 32)
+
+
+@pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(
     ("key", "hint"), [("", "new Comfy({ apiKey: process.env.COMFY_API_KEY })"), ("made-up", "keys create")]
 )

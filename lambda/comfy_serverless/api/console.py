@@ -39,6 +39,7 @@ _STYLES: Final = ("style.css", "forms.css")
 #: Of a style, those that mean nothing: behind its signs, and before braces.
 _BLANKS: Final = re.compile(r"(?<=[{};:,]) +| +(?=[{}])")
 _STYLE, _MODULES, _PRELOADS = "/*style*/", "/*modules*/", "<!--preloads-->"
+_AROUND_SIGNS: Final = re.compile(r"\s*([{};,])\s*")  # of a style; no text in ours has these signs
 _START = 'import("./console/main.js")'
 
 
@@ -112,7 +113,7 @@ def page() -> Page:
         f'<link rel="modulepreload" href="{address[name]}" integrity="{modules[name].integrity}">\n' for name in SHELL
     )
     shell = files("comfy_serverless.api").joinpath("console", "index.html").read_text(encoding="utf-8")
-    style = "".join(known[name].text for name in _STYLES)
+    style = _AROUND_SIGNS.sub(r"\1", "".join(known[name].text for name in _STYLES))
     text = shell.replace(_STYLE, style).replace(_MODULES, import_map).replace(_PRELOADS, preloads)
     inline = (_digest(import_map), _digest(_START))
     return Page(text, (*inline, *(modules[name].integrity for name in SHELL)), _digest(style))

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from comfy_serverless.api.auth import is_public
 from comfy_serverless.api.console import SHELL, console_files, lean, page
 from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
 
+ROOT = Path(__file__).parents[3]
 #: All of it, compressed as it is sent: the page with its style, and each module.
 MOST_BYTES = 80_000
 SOURCES = {
@@ -161,3 +163,10 @@ def test_what_is_left_out_of_a_source_means_nothing(name: str) -> None:
         bare = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|/(?:[^/\\\s[]|\\.|\[(?:[^\]\\]|\\.)*\])+/', "", line)
         assert bare.count("`") % 2 == 0 or line.lstrip().startswith(("//", "*", "/*")), f"{name}:{number}"
     assert len(lean(SOURCES[name]).split("\n")) == len(SOURCES[name].split("\n")), "errors name the lines of the source"
+
+
+@pytest.mark.parametrize("name", ["jobs", "job-failed"])
+def test_the_docs_show_the_pages_as_they_are_tested(name: str) -> None:
+    kept = ROOT / "tests" / "console" / "pictures" / f"{name}.wide.webp"
+    shown = ROOT / "docs" / "images" / f"console-{name}.webp"
+    assert shown.read_bytes() == kept.read_bytes(), f"copy {kept} to {shown}"

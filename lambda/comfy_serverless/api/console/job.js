@@ -262,7 +262,7 @@ const about = (job) =>
   h("section", { class: "card", "aria-label": "Facts" }, facts([
     ["Job", h("span", { class: "row tightly" }, h("code", { class: "id whole" }, job.id), copyButton(job.id, "Copy"))],
     ["Submitted", time(job.created_at)], ["Started", job.started_at ? time(job.started_at) : null], ["Ended", job.completed_at ? time(job.completed_at) : null],
-    ["Kept until", new Date(job.expires_at).toLocaleDateString()],
+    ["Kept until", h("span", { "data-varies": "" }, new Date(job.expires_at).toLocaleDateString())],
     ["Labels", Object.keys(job.metadata ?? {}).length ? labels(job.metadata, 12) : null],
     ...Object.entries(job.seeds ?? {}).slice(0, 8).map(([place, seed]) => [`Seed ${place}`, h("code", {}, String(seed))]),
     ["Cost, estimated", job.cost_usd === null || job.cost_usd === undefined ? null : dollars(job.cost_usd)],

@@ -57,7 +57,7 @@ const show = async ({ isFirst = false } = {}) => {
   }
   root.setAttribute("aria-busy", "true");
   try {
-    const page = (await load()).default;
+    const page = (await load().catch(missing)).default;
     if (mine !== turn) return;
     document.title = `${page.title} – comfy-serverless`;
     root.className = `page-${page.name}`;
@@ -73,6 +73,18 @@ const show = async ({ isFirst = false } = {}) => {
       if (!isFirst) (root.querySelector("h1") ?? root).focus({ preventScroll: true });
     }
   }
+};
+
+/**
+ * A module could not be had: the connection is lost, or another release is served by now. A browser does not try it
+ * again in the same document, so the page is loaded anew, once, as soon as the API can be reached.
+ */
+const missing = async (error) => {
+  await api.get("health");
+  if (history.state?.again) throw error;
+  history.replaceState({ again: true }, "");
+  location.reload();
+  return new Promise(() => {});
 };
 
 const leave = () => {
