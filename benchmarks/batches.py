@@ -135,7 +135,7 @@ def _lines(count: int) -> Iterator[str]:
 def _read(key: str) -> Figures:
     """Make a batch of the manifest, and jobs of its lines. Runs in a separate process."""
     from comfy_serverless.aws.s3 import S3Address
-    from comfy_serverless.handlers.wiring import ingest
+    from comfy_serverless.handlers.wiring_ingest import ingest
     from comfy_serverless.jobs.sources import DroppedObject
 
     counted = counted_calls()
