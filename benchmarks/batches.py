@@ -34,8 +34,8 @@ from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
 
 if TYPE_CHECKING:
+    from comfy_serverless.batches.batch import Batch
     from comfy_serverless.batches.keeper import Keeper
-    from comfy_serverless.batches.store import Batch
 
 SIZES = (100, 1000, 10_000, 100_000)
 #: The most that a line of the largest may cost, in terms of the second's; a hundred lines are too few to compare with.

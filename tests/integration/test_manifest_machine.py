@@ -17,7 +17,8 @@ import pytest
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches.store import Batch, BatchStore
+from comfy_serverless.batches.batch import Batch
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.handlers import wiring_ingest
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.settings import Settings

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.batches.store import Batch, hold_back
+from comfy_serverless.batches.batch import Batch
+from comfy_serverless.batches.store import hold_back
 from comfy_serverless.errors import EngineCrashed
 from comfy_serverless.handlers import wiring_ingest
 from comfy_serverless.jobs.document import Job, JobError, Output

@@ -24,7 +24,7 @@ from comfy_serverless.jobs.reserved import Reserved
 
 if TYPE_CHECKING:
     from comfy_serverless.api.services import Services
-    from comfy_serverless.batches.store import Batch
+    from comfy_serverless.batches.batch import Batch
 
 #: The lines that one page goes through, at most; and how long, in seconds.
 _MAX_LINES: Final = 1000

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.api.batch_bodies import BatchDocument, Failure
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.ranges import Range, first_lines
 from comfy_serverless.batches.results import Results
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.outward import outward
 

@@ -31,7 +31,7 @@ from comfy_serverless.api.jobs import IdempotencyKey
 from comfy_serverless.api.paging import Cursor, page_of, read_cursor, write_cursor
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
-from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.errors import NotFound
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
