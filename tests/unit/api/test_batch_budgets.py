@@ -1,4 +1,4 @@
-"""Lines of a batch are counted for the key that it came with, and its budget is held against a batch as against a job."""
+"""Lines of a batch are counted for the key that it came with, whose budget is held against the whole batch."""
 
 from __future__ import annotations
 
