@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.api.budgets import check_budget
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.manifest_text import HEAD_BYTES, MANIFEST_TYPE, in_lines, is_in_lines
 from comfy_serverless.batches.orders import Order
@@ -65,6 +66,7 @@ def submit(body: BatchBody, who: Caller, behind: Services, *, idempotency_key: s
     Raises a ComfyError if it is refused; nothing was written.
     """
     check_idempotency_key(idempotency_key)
+    check_budget(who, behind.usage)
     content: bytes | None = None
     upload: Asset | None = None
     if body.upload_id is None:
@@ -102,7 +104,9 @@ def retry(batch: Batch, only: str, who: Caller, behind: Services) -> tuple[Batch
     Raises:
         WrongBatchState: the batch has not ended.
         InvalidRequest: there is nothing to run again.
+        BudgetExceeded: the jobs of this key have cost what they may.
     """
+    check_budget(who, behind.usage)
     chosen = Retry(Selection.parse(only))
     if batch.report is None:
         raise WrongBatchState(

@@ -30,6 +30,7 @@ from comfy_serverless.api.batch_outputs import Place, page
 from comfy_serverless.api.batch_submission import change, order, retry, submit
 from comfy_serverless.api.batch_views import needs_counting, shown
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, UNREADABLE, ErrorEnvelope, documented
+from comfy_serverless.api.budgets import check_budget
 from comfy_serverless.api.jobs import IdempotencyKey
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
@@ -132,7 +133,10 @@ def pause_batch(name: Name) -> Response[str]:
 )
 def resume_batch(name: Name) -> Response[str]:
     """Go on where it was. Done twice, it is the same."""
-    return _answer(change(_find(name), BatchStatus.RUNNING, services(router)))
+    behind = services(router)
+    batch = _find(name)
+    check_budget(caller(router), behind.usage)
+    return _answer(change(batch, BatchStatus.RUNNING, behind))
 
 
 @router.post(
