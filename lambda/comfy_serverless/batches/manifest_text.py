@@ -101,7 +101,8 @@ def _lines(text: str, source: str) -> Iterator[str]:
         count += 1
         if count > MAX_WHOLE_REQUESTS:
             raise InvalidRequest(
-                f"{source} is not in lines, and has more than {MAX_WHOLE_REQUESTS:,} requests: so many are only read in lines."
+                f"{source} is not in lines, and has more than {MAX_WHOLE_REQUESTS:,} requests: so many are read in "
+                "lines only."
             )
         try:
             _, end = decoder.raw_decode(text, at)
