@@ -136,7 +136,10 @@ def pause_batch(name: Name) -> Response[str]:
 )
 def resume_batch(name: Name) -> Response[str]:
     """Go on where it was. Done twice, it is the same."""
-    return _answer(change(_find(name), BatchStatus.RUNNING, services(router)))
+    behind = services(router)
+    batch = _find(name)
+    check_budget(caller(router), behind.usage)
+    return _answer(change(batch, BatchStatus.RUNNING, behind))
 
 
 @router.post(

@@ -274,12 +274,14 @@ def event_streams() -> EventStreams:
     from comfy_serverless.api.event_streams import EventStreams
     from comfy_serverless.jobs.links import Links
     from comfy_serverless.table.event_keys import EventKeys
+    from comfy_serverless.table.watchers import WatcherPlaces
 
     settings().require("jobs_table")
     return EventStreams(
         jobs=jobs(),
         keys=keys(),
         event_keys=EventKeys(table()),
+        places=WatcherPlaces(table(), settings().streams_per_owner),
         links=Links(s3(), settings().link_expiry_s),
         beside=ThreadPoolExecutor(4, thread_name_prefix="beside"),
         cors_origins=settings().cors_origins,
