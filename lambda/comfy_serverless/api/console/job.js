@@ -238,7 +238,8 @@ const errorOf = ({ error }) =>
 export const phasesOf = (job) => {
   const told = { ...(job.timings_ms ?? {}) };
   told.queue = job.metrics?.queue_ms ?? told.queue;
-  if (told.executing !== undefined && told.loading) told.executing = Math.max(0, told.executing - told.loading); // it is part of that
+  // It is part of that.
+  if (told.executing !== undefined && told.loading) told.executing = Math.max(0, told.executing - told.loading);
   const known = new Set([...PHASES.map(([key]) => key), "total", "queued"]);
   const further = Object.keys(told).filter((key) => !known.has(key)).map((key) => [key, key.replaceAll("_", " ")]);
   return [...PHASES, ...further].map(([key, text]) => ({ key, text, ms: told[key] })).filter(({ ms }) => ms > 0);
@@ -299,7 +300,6 @@ const showGraph = async (path, box) => {
   const list = h("details", {}, h("summary", {}, "Nodes as a list"),
     h("ul", { class: "plain node-list" }, view.nodes.map((node) => h("li", {}, h("code", {}, node.id), " ", node.title === node.type ? node.type : `${node.title} (${node.type})`))));
   replace(box, h("header", {}, h("h2", {}, "Graph"), h("span", { class: "dim" }, `${view.nodes.length} node${view.nodes.length === 1 ? "" : "s"}`), h("span", { class: "grow" }), view.tools), view.element, picked, list);
-  view.fit();
   return view;
 };
 
