@@ -255,7 +255,7 @@ const times = (job) => {
     h("header", {}, h("h2", {}, "Time"), h("span", { class: "grow" }), h("span", { class: "dim", "data-varies": "" }, duration(total))),
     h("div", { class: "phases", "aria-hidden": "true" }, phases.map(({ key, ms }) => h("i", { class: `phase-${key}`, style: { "flex-grow": ms } }))),
     h("ul", { class: "legend" }, phases.map(({ key, text, ms }) => h("li", {}, h("i", { class: `phase-${key}` }), h("span", {}, text), h("span", { class: "dim", "data-varies": "" }, duration(ms))))),
-    nodes.length ? h("details", {}, h("summary", {}, `${nodes.length} nodes by time`),
+    nodes.length ? h("details", {}, h("summary", {}, `${nodes.length} node${nodes.length > 1 ? "s" : ""} by time`),
       h("ol", { class: "nodes" }, nodes.slice(0, 50).map(([id, ms]) => h("li", {}, h("code", {}, id), bar(ms / longest, `Node ${id}`, "accent"), h("span", { class: "dim" }, duration(ms)))))) : null);
 };
 

@@ -244,7 +244,7 @@ const act = (job, what, mark, title) =>
 const picture = (job) => {
   const shown = job.outputs?.find((one) => one.thumb_url) ?? job.outputs?.find((one) => one.type === "image") ?? job.outputs?.[0];
   const box = thumb(shown, { size: 44 });
-  if (job.error && !shown) box.append(icon("warn", 20));
+  if (job.status === "failed" && !shown) box.append(icon("warn", 20));
   if (job.outputs_total > 1) box.append(h("span", { class: "many" }, job.outputs_total));
   return box;
 };
