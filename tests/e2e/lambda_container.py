@@ -64,6 +64,7 @@ class LambdaContainer:
         start_s: how long the container may take to start, and ComfyUI in it.
         command: the handler, for an image of several functions; without it, the image's own.
         files: files of this machine that it sees, each with the path it has there.
+        memory: what its function has, as the engine writes it ("1g"); without it, no limit.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class LambdaContainer:
         start_s: int = START_TIMEOUT_S,
         files: Mapping[Path, str] | None = None,
         command: str = "",
+        memory: str = "",
     ) -> None:
         self._image = image
+        self._limits = ("--memory", memory) if memory else ()
         self._command = command
         self._start_s = start_s
         self._timeout_s = timeout_s if start_s <= timeout_s else start_s + JOB_S
@@ -92,6 +95,7 @@ class LambdaContainer:
         docker(
             *("run", "--detach", "--name", self._name, "--publish", "127.0.0.1::8080"),
             *SANDBOX,
+            *self._limits,
             *(word for file, place in self._files.items() for word in ("--volume", f"{file}:{place}:ro")),
             *("--entrypoint", "/emulator"),
             *variables,
