@@ -71,7 +71,8 @@ def world(
     traced: dict[str, str],
     local_stack: LocalStack,
 ) -> Iterator[World]:
-    environment = {**stack_environment, **traced, **PRICES}
+    of_stack = " ".join(f"{name}={value}" for name, value in traced.items())  # its parameter MoreSettings
+    environment = {**stack_environment, **PRICES, "MORE_SETTINGS": of_stack}
     of_api = {**environment, "POWERTOOLS_SERVICE_NAME": "api"}
     with LambdaContainer(api_image, of_api) as api, LambdaContainer(lite_image, environment, memory="1g") as worker:
         poller = QueuePoller(local_stack.aws.sqs(), local_stack.queues["JobQueue"], worker.invoke, name="jobs")
