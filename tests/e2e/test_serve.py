@@ -49,9 +49,7 @@ def serving(image: str, environment: Mapping[str, str], *options: str) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def here(
-    lite_image: str, container_environment: dict[str, str], traced: dict[str, str]
-) -> Iterator[ServingContainer]:
+def here(lite_image: str, container_environment: dict[str, str], traced: dict[str, str]) -> Iterator[ServingContainer]:
     with serving(lite_image, {**container_environment, **traced}) as started:
         started.wait_healthy()
         yield started

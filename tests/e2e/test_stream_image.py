@@ -137,8 +137,7 @@ def test_a_stream_that_fails_in_the_middle_says_so_in_its_trailers(world: World)
     assert item is not None
     world.table.put({**item, "progress": "{"})  # what no release of ours writes
     with pytest.raises(FunctionFailed):
-        while running.part(timeout_s=PATIENCE_S) is not None:
-            pass
+        list(iter(lambda: running.part(timeout_s=PATIENCE_S), None))
     assert world.function.problems == []
 
 

@@ -28,12 +28,14 @@ from pathlib import Path
 from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.thumbnails import libraries_of
-sandbox, libraries, made = Sandbox(), libraries_of(Settings.from_environment({"COMFYUI_PYTHON": "/comfyui/bin/python"})), {}
+libraries = libraries_of(Settings.from_environment({"COMFYUI_PYTHON": "/comfyui/bin/python"}))
+sandbox, made = Sandbox(), {}
 for path in Path("/made").iterdir():
     with path.open("rb") as file:
         try:
+            is_video, deadline = path.stem != "picture", time.monotonic() + 60
             webp = sandbox.make_thumbnail(
-                file.fileno(), is_video=path.stem != "picture", libraries=libraries, deadline=time.monotonic() + 60, turn="a"
+                file.fileno(), is_video=is_video, libraries=libraries, deadline=deadline, turn="a"
             )
             made[path.name] = webp[8:12].decode()
         except Exception as error:
@@ -60,13 +62,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_kind_of_picture_and_video_has_one(lite_image: str, made: Path) -> None:
+def test_every_kind_of_picture_and_video_has_one(lite_image: str, made: Path, tmp_path: Path) -> None:
     packages = Path(av.__file__).parents[1]
     theirs = "/comfyui/lib/python3.11/site-packages"
-    mounts = {made: "/made", packages / "av": f"{theirs}/av", packages / "av.libs": f"{theirs}/av.libs"}
+    (python := tmp_path / "python").touch(mode=0o755)  # nobody starts it
+    mounts = {
+        made: "/made",
+        python: "/comfyui/bin/python",
+        packages / "av": f"{theirs}/av",
+        packages / "av.libs": f"{theirs}/av.libs",
+    }
     said = docker(
         *("run", "--rm", *SANDBOX),
         *(word for here, there in mounts.items() for word in ("--volume", f"{here}:{there}:ro")),
         *("--entrypoint", "/opt/worker/bin/python", lite_image, "-c", _PROGRAM),
     )
+    assert said, "the program has failed"
     assert json.loads(said) == {path.name: "WEBP" for path in made.iterdir()}

@@ -204,9 +204,7 @@ def test_live_events_come_and_go_and_nothing_that_holds_data_is_replaced(cloud: 
     cloud.deploy()
     cloud.put_data()
     before, without = cloud.names(), cloud.made()
-    live = {
-        name for name, entry in processed()["Resources"].items() if entry.get("Condition") == "HasLiveEvents"
-    }
+    live = {name for name, entry in processed()["Resources"].items() if entry.get("Condition") == "HasLiveEvents"}
     assert {"EventsApi", "EventsFunction", "EventsPermission", "EventsRole", "EventsLogGroup"} <= live
     assert not live & without
     for _ in range(2):  # what goes is in nobody's way when it comes back
