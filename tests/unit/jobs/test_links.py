@@ -99,8 +99,8 @@ def test_a_link_of_credentials_for_a_while_is_the_one_that_botocore_makes() -> N
         "s3",
         region_name="eu-central-1",
         aws_access_key_id="ASIA",
-        aws_secret_access_key="a/secret+of=signs",  # noqa: S106  (no real one)
-        aws_session_token="a/token+with=signs==",  # noqa: S106
+        aws_secret_access_key="a/secret+of=signs",
+        aws_session_token="a/token+with=signs==",
         config=Config(signature_version="s3v4"),
     )
     for _ in range(3):
@@ -109,7 +109,7 @@ def test_a_link_of_credentials_for_a_while_is_the_one_that_botocore_makes() -> N
         if ours[1]["X-Amz-Date"] == theirs[1]["X-Amz-Date"]:
             break
     assert ours == theirs
-    assert ours[1]["X-Amz-Security-Token"] == "a/token+with=signs=="  # noqa: S105
+    assert ours[1]["X-Amz-Security-Token"] == "a/token+with=signs=="
 
 
 def test_what_cannot_be_signed_here_is_signed_by_botocore(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
