@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.floor import Floor
 from benchmarks.slow_s3 import SlowS3, slow_s3
@@ -32,13 +32,22 @@ IN_FLIGHT = 3
 Job = Callable[[], dict[str, Any]]
 
 
-def many_jobs(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float, float, float, float]:
-    """(total, idle gap) of ours, then of the floor, in ms; the better of two rounds each."""
-    ours, theirs = [], []
+class ManyJobs(NamedTuple):
+    """What twelve jobs in a row took, in ms, and how long the engine was idle between two of them."""
+
+    total: float
+    idle_gap: float
+
+
+def many_jobs(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[ManyJobs, ManyJobs, ManyJobs]:
+    """Ours without thumbnails, ours with one for each picture, and the floor; the better of two rounds each."""
+    bare, full, theirs = [], [], []
     for _ in range(2):
         theirs.append(_floor_round(floor, job))
-        ours.append((_our_round(connector, job, in_flight=IN_FLIGHT), idle_gap_ms(floor)))
-    return *min(ours), *min(theirs)
+        for thumbnails, rounds in ((False, bare), (True, full)):
+            total = _our_round(connector, job, in_flight=IN_FLIGHT, thumbnails=thumbnails)
+            rounds.append(ManyJobs(total, idle_gap_ms(floor)))
+    return min(bare), min(full), min(theirs)
 
 
 def idle_percent(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float, float]:
@@ -68,8 +77,8 @@ def _idle_percent(floor: Floor) -> float:
     return 100 * (1 - busy / (times[-1][1] - times[0][0]))
 
 
-def _our_round(connector: ComfyConnector, job: Job, *, in_flight: int) -> float:
-    settings = Settings(output_bucket="bench")
+def _our_round(connector: ComfyConnector, job: Job, *, in_flight: int, thumbnails: bool = False) -> float:
+    settings = Settings(output_bucket="bench", thumbnails=thumbnails)
     with slow_s3() as server, _environment(server):
         s3 = s3_client()
         inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
@@ -83,7 +92,8 @@ def _our_round(connector: ComfyConnector, job: Job, *, in_flight: int) -> float:
         total_ms = (time.perf_counter() - started) * 1000
         worker.close()
         assert not (errors := [outcome.error for outcome in outcomes if outcome.error is not None]), errors
-        assert server.puts == JOBS * 5, server.puts
+        pictures = 4 * JOBS
+        assert server.puts == JOBS * 5 + pictures * thumbnails, server.puts
     return total_ms
 
 
@@ -91,7 +101,7 @@ def _request(graph: Mapping[str, Any]) -> SentRequest:
     return SentRequest(payload={"workflow": dict(graph), "reply": "links"}, default_id=uuid.uuid4().hex)
 
 
-def _floor_round(floor: Floor, job: Job) -> tuple[float, float]:
+def _floor_round(floor: Floor, job: Job) -> ManyJobs:
     graphs = [job() for _ in range(JOBS)]
     puts: list[Future[None]] = []
     with slow_s3() as server, ThreadPoolExecutor(4) as pool:
@@ -109,7 +119,7 @@ def _floor_round(floor: Floor, job: Job) -> tuple[float, float]:
             put.result()
         total_ms = (time.perf_counter() - started) * 1000
         assert server.puts == JOBS * 4
-    return total_ms, idle_gap_ms(floor)
+    return ManyJobs(total_ms, idle_gap_ms(floor))
 
 
 def _put(server: SlowS3, path: Path) -> None:

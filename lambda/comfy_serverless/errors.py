@@ -49,6 +49,7 @@
         ├── QueueFull           queue_full             too many jobs wait
         │   └── KeyFull         queue_full             likewise, of one key
         ├── RateLimited         rate_limited           too many requests of this key
+        ├── TooManyStreams      too_many_streams       too many streams of this owner's events are open
         └── UpstreamError       upstream_error         AWS itself failed
 
 The codes are those of the Comfy API v2 wherever it has one.
@@ -356,6 +357,12 @@ class RateLimited(Refusal, code="rate_limited", http_status=429, retryable=True)
     """The key has had as many requests as it may have in a minute."""
 
     retry_after_s = 60
+
+
+class TooManyStreams(Refusal, code="too_many_streams", http_status=429, retryable=True):
+    """As many streams of live events are open as an owner may have."""
+
+    retry_after_s = 10
 
 
 class UpstreamError(Refusal, code="upstream_error", http_status=500, retryable=True, kind=Kind.INFRASTRUCTURE):

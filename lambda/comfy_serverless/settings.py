@@ -255,6 +255,12 @@ class Settings:
     events_link_s: int = _env(
         "EVENTS_LINK_S", to.events_link, 900, "How long such a link may be opened, in seconds; at most twelve hours"
     )
+    streams_per_owner: int = _env(
+        "STREAMS_PER_OWNER",
+        to.count,
+        10,
+        "How many streams of live events an owner may have open at once; more are answered with `too_many_streams`",
+    )
     max_upload_bytes: int = _env(
         "MAX_UPLOAD_BYTES",
         to.upload_size,

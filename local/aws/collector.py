@@ -44,20 +44,29 @@ class Collected:
 
 
 class Collector:
-    """A server for the time of a `with`."""
+    """A server for the time of a `with`.
 
-    def __init__(self) -> None:
+    Args:
+        host: the address to listen on; "0.0.0.0" for containers, too.
+    """
+
+    def __init__(self, *, host: str = LOOPBACK) -> None:
         self._spans: list[Collected] = []
         self._lock = threading.Lock()
         self.requests: list[bytes] = []
         handler = type("_Handler", (_Handler,), {"collector": self})
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), handler)
+        self._server = ThreadingHTTPServer((host, 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="collector", daemon=True)
 
     @property
     def endpoint(self) -> str:
         """What OTEL_EXPORTER_OTLP_ENDPOINT is set to."""
-        return f"http://{LOOPBACK}:{self._server.server_address[1]}"
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return int(self._server.server_address[1])
 
     @property
     def spans(self) -> list[Collected]:

@@ -189,11 +189,14 @@ class Gateway:
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._watchers, self._begin_stream, asked)
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
-        await response.prepare(request)
-        parts = iter(answer.body)
-        while (part := await loop.run_in_executor(self._watchers, next, parts, None)) is not None:
-            await response.write(part.encode())
-        await response.write_eof()
+        try:
+            await response.prepare(request)
+            parts = iter(answer.body)
+            while (part := await loop.run_in_executor(self._watchers, next, parts, None)) is not None:
+                await response.write(part.encode())
+            await response.write_eof()
+        finally:
+            self._watchers.submit(answer.close)
         return response
 
     def _begin_stream(self, asked: Asked) -> Streamed:

@@ -13,6 +13,7 @@ from comfy_serverless.settings import Settings
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.event_keys import EventKeys
 from comfy_serverless.table.reader import JobReader
+from comfy_serverless.table.watchers import WatcherPlaces
 from local.aws.roles import role_of
 from local.aws.server import local_client
 from local.aws.stack import LocalStack
@@ -20,6 +21,8 @@ from local.aws.template import TABLE
 
 #: The function whose place it takes.
 FUNCTION = "EventsFunction"
+#: The gateway has a hundred threads, one owner, and tabs that are opened again and again.
+STREAMS_PER_OWNER = 50
 
 
 def quick_pace() -> Pace:
@@ -41,6 +44,7 @@ def event_streams(
         jobs=JobReader(table),
         keys=ApiKeyStore(table),
         event_keys=EventKeys(table),
+        places=WatcherPlaces(table, max(settings.streams_per_owner, STREAMS_PER_OWNER)),
         links=Links(local_client("s3", url, role=role), settings.link_expiry_s),
         beside=ThreadPoolExecutor(4, thread_name_prefix="beside"),
         cors_origins=settings.cors_origins,

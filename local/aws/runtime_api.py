@@ -82,9 +82,13 @@ class Running:
 
 
 class RuntimeApi:
-    """The Runtime API of one process, at a port of its own. `problems` has what was wrong."""
+    """The Runtime API of one process, at a port of its own. `problems` has what was wrong.
 
-    def __init__(self) -> None:
+    Args:
+        host: the address to listen on; "0.0.0.0" for a process in a container.
+    """
+
+    def __init__(self, *, host: str = LOOPBACK) -> None:
         self.problems: list[str] = []
         self._waiting: queue.Queue[Running | None] = queue.Queue()
         self._running: dict[str, Running] = {}
@@ -102,14 +106,19 @@ class RuntimeApi:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="runtime api", daemon=True).start()
 
     @property
     def address(self) -> str:
         """What AWS_LAMBDA_RUNTIME_API is."""
-        return f"{LOOPBACK}:{self._server.server_address[1]}"
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return int(self._server.server_address[1])
 
     def invoke(self, event: object, *, timeout_s: float) -> Running:
         """Begin an invocation; the runtime gets it when it asks for the next one."""
@@ -243,13 +252,20 @@ class StreamingFunction:
         handler: its name, as the function's configuration has it.
         environment: all that it sees beside PATH and its like.
         concurrency: how many processes there may be.
+        host: where their Runtime APIs listen.
     """
 
     def __init__(
-        self, handler: str, environment: Mapping[str, str], *, concurrency: int = 1, timeout_s: float = 900.0
+        self,
+        handler: str,
+        environment: Mapping[str, str],
+        *,
+        concurrency: int = 1,
+        timeout_s: float = 900.0,
+        host: str = LOOPBACK,
     ) -> None:
         self._handler, self._environment = handler, environment
-        self._concurrency, self._timeout_s = concurrency, timeout_s
+        self._concurrency, self._timeout_s, self._host = concurrency, timeout_s, host
         self._sandboxes: list[_Sandbox] = []
         self._lock = threading.Lock()
 
@@ -286,15 +302,19 @@ class StreamingFunction:
             sandbox.api.close()
 
     def _start(self) -> _Sandbox:
-        api = RuntimeApi()
+        api = RuntimeApi(host=self._host)
+        return _Sandbox(api, self.process(self._handler, self._environment, api))
+
+    def process(self, handler: str, environment: Mapping[str, str], api: RuntimeApi) -> LocalProcess:
+        """Start a process that serves invocations: of the code as it is here."""
         variables = {
             **clean_environment(),
-            **self._environment,
+            **environment,
             "AWS_LAMBDA_RUNTIME_API": api.address,
             "PYTHONPATH": str(SOURCE_ROOT),
         }
-        command = [sys.executable, "-m", "comfy_serverless.handlers.start", self._handler]
-        return _Sandbox(api, LocalProcess(command, variables, name="a function that streams"))
+        command = [sys.executable, "-m", "comfy_serverless.handlers.start", handler]
+        return LocalProcess(command, variables, name="a function that streams")
 
 
 def _chunks(request: BaseHTTPRequestHandler, trailers: dict[str, str]) -> Iterator[bytes]:

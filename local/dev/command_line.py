@@ -36,6 +36,7 @@ T = TypeVar("T")
 #: Where logs and variables are, unless somebody says otherwise; with another port, in a folder named after it.
 LOG_FOLDER = ROOT / "out" / "dev"
 VARIABLES = "env.sh"
+PRICE_VARIABLES = ("USD_PER_SECOND", "USD_PER_REQUEST")
 WRONG_USAGE, INTERRUPTED = 2, 130
 
 _EPILOG = f"""\
@@ -45,6 +46,7 @@ settings (environment variables):
   BACKEND          lambda (default) or sagemaker: what runs jobs
   COMFYUI_DIR      a ComfyUI checkout to run jobs on; also {", ".join(ENGINE_VARIABLES[1:])}
   HF_TOKEN         for models that need a licence; also {", ".join(MODEL_VARIABLES[1:])}
+  USD_PER_SECOND   what a second of a worker costs, for estimates; also {", ".join(PRICE_VARIABLES[1:])}
 
 then, in another terminal (env.sh lies where the logs are: with another PORT in out/dev/PORT/):
   source out/dev/env.sh
@@ -73,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         backend=options.backend,
         releases=options.releases,
         log_folder=options.log_dir or log_folder_of(options.port),
+        environment=prices(os.environ),
     )
     asked_to_end = threading.Event()
 
@@ -121,7 +124,7 @@ def check_settings(environment: Mapping[str, str]) -> None:
     _from_environment("API_KEY", environment, _key)
     _from_environment("INITIAL_PORT", environment, port_number)
     chosen = {name: environment[name] for name in (*ENGINE_VARIABLES, *MODEL_VARIABLES) if environment.get(name)}
-    settings = Settings.from_environment(chosen)
+    settings = Settings.from_environment(chosen | prices(environment))
     if settings.comfyui_url:
         engine = Engine(settings)
         try:
@@ -130,6 +133,11 @@ def check_settings(environment: Mapping[str, str]) -> None:
             engine.close()
     elif chosen:
         choose_engine(settings)
+
+
+def prices(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that say what jobs cost: without them nobody knows."""
+    return {name: environment[name] for name in PRICE_VARIABLES if environment.get(name)}
 
 
 def log_folder_of(port: int) -> Path:

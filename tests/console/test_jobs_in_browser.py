@@ -51,10 +51,10 @@ def test_a_key_is_asked_for_and_is_in_this_tab_only(browsing: Browsing, ann: Per
     expect(dialog).to_be_visible()
     browsing.watched(page).expect("401|403")
     dialog.get_by_label("API key").fill("made-up")
-    dialog.get_by_role("button", name="Show").click()
+    dialog.get_by_role("button", name="Open").click()
     expect(dialog.get_by_role("alert")).to_contain_text("does not work")
     dialog.get_by_label("API key").fill(ann.key)
-    dialog.get_by_role("button", name="Show").click()
+    dialog.get_by_role("button", name="Open").click()
     expect(row(page, samples.labeled)).to_be_visible()
     expect(page.locator("#who")).to_contain_text(ann.owner)
     assert ann.key not in page.url

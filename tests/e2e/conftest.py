@@ -12,6 +12,7 @@ from lambda_container import docker
 
 from demo.sam import SamFailed, build_arguments, check_engine, host_address, worker_variables
 from demo.seed import seed
+from local.aws.collector import Collector
 from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
 from tests.start_limit import patient
@@ -103,6 +104,20 @@ def container_environment(lite_image: str, local_s3: LocalAws) -> dict[str, str]
 def comfyui_environment(container_environment: dict[str, str]) -> dict[str, str]:
     """The same for ComfyUI itself, which may take long to start (E2E_START_S)."""
     return patient(container_environment)
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    """A collector of traces that containers can reach."""
+    with Collector(host="0.0.0.0") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def traced(collector: Collector, lite_image: str) -> dict[str, str]:
+    """The variable that has a container send its traces there."""
+    host = host_address(collector.port, image=lite_image)
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{host}:{collector.port}"}
 
 
 @pytest.fixture(scope="session")

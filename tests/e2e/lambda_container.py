@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 import requests
 
@@ -18,6 +19,11 @@ from local.dev import OWNER
 from tests.start_limit import JOB_S
 
 USER = "993:990"
+#: How Lambda confines a function, as far as a container engine can: no name, no rights, and only /tmp to write to.
+SANDBOX = (
+    *("--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", USER),
+    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+)
 START_TIMEOUT_S = 60
 
 
@@ -31,11 +37,13 @@ def docker(*arguments: str, timeout_s: float = 120) -> str:
 def http_event(path: str, *, method: str = "GET", owner: str = OWNER, body: object = None) -> dict[str, Any]:
     """An event in API Gateway's form, after the authorizer; a body is sent as JSON."""
     sent = {} if body is None else {"body": json.dumps(body)}
+    path, _, query = path.partition("?")
     return {
         "version": "2.0",
         "routeKey": "$default",
         "rawPath": path,
-        "rawQueryString": "",
+        "rawQueryString": query,
+        "queryStringParameters": dict(parse_qsl(query)),
         "headers": {"host": "api.example", "content-type": "application/json", "accept": "application/json"},
         "requestContext": {
             "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "-"},
@@ -56,6 +64,7 @@ class LambdaContainer:
         start_s: how long the container may take to start, and ComfyUI in it.
         command: the handler, for an image of several functions; without it, the image's own.
         files: files of this machine that it sees, each with the path it has there.
+        memory: what its function has, as the engine writes it ("1g"); without it, no limit.
     """
 
     def __init__(
@@ -67,8 +76,10 @@ class LambdaContainer:
         start_s: int = START_TIMEOUT_S,
         files: Mapping[Path, str] | None = None,
         command: str = "",
+        memory: str = "",
     ) -> None:
         self._image = image
+        self._limits = ("--memory", memory) if memory else ()
         self._command = command
         self._start_s = start_s
         self._timeout_s = timeout_s if start_s <= timeout_s else start_s + JOB_S
@@ -83,7 +94,8 @@ class LambdaContainer:
         own_command = docker("inspect", "--format", "{{range .Config.Cmd}}{{println .}}{{end}}", self._image)
         docker(
             *("run", "--detach", "--name", self._name, "--publish", "127.0.0.1::8080"),
-            *("--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", USER),
+            *SANDBOX,
+            *self._limits,
             *(word for file, place in self._files.items() for word in ("--volume", f"{file}:{place}:ro")),
             *("--entrypoint", "/emulator"),
             *variables,

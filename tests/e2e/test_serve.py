@@ -11,10 +11,13 @@ from contextlib import contextmanager
 import pytest
 from lambda_container import docker
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
 from demo.seed import INPUT_BUCKET
+from local.aws.collector import Collector
 from local.aws.server import LocalAws
 from tests.integration.sagemaker_contract import CONTRACT, Serving, noise
+from tests.patience import wait_until
 from tests.unit.input_world import data_url, picture
 from tests.unit.worker.test_model_store import safetensors, sha256
 
@@ -46,8 +49,8 @@ def serving(image: str, environment: Mapping[str, str], *options: str) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def here(lite_image: str, container_environment: dict[str, str]) -> Iterator[ServingContainer]:
-    with serving(lite_image, container_environment) as started:
+def here(lite_image: str, container_environment: dict[str, str], traced: dict[str, str]) -> Iterator[ServingContainer]:
+    with serving(lite_image, {**container_environment, **traced}) as started:
         started.wait_healthy()
         yield started
 
@@ -79,6 +82,22 @@ def test_inputs_and_models_that_we_bring_can_be_read_by_that_user(here: ServingC
     answer = here.invoke({"workflow": workflow, "models": [model]})
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["outputs"]) == 2
+
+
+def test_a_picture_has_a_thumbnail_though_comfyui_is_another_user(
+    here: ServingContainer, local_s3: LocalAws, collector: Collector
+) -> None:
+    name = f"seen-{uuid.uuid4().hex}"
+    (output,) = here.invoke({"workflow": noise(seed=5)}, inference_id=name).json()["outputs"]
+    place = S3Address.parse(output["thumb_uri"])
+    content = local_s3.client().get_object(Bucket=place.bucket, Key=place.key)["Body"].read()
+    assert (content[:4], content[8:12]) == (b"RIFF", b"WEBP")
+
+    def names() -> set[str]:
+        traces = {span.trace_id for span in collector.spans if span.attributes.get("comfy.job_id") == name}
+        return {span.name for span in collector.spans if span.trace_id in traces}
+
+    assert wait_until(lambda: {"thumbnail", "execute"} <= names()), (names(), here.log()[-3000:])
 
 
 def test_a_process_that_is_killed_is_replaced(here: ServingContainer) -> None:

@@ -20,6 +20,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from local.aws.collector import Collector
 from tests.contract.engines import EngineProcess
 from tests.doc_blocks import blocks
 from tests.environments.outside import outside
@@ -191,6 +192,28 @@ def test_remote_reaches_an_api(plain: Environment) -> None:
         done = plain.run("comfy-serverless", *command, COMFY_BASE_URL="http://127.0.0.1:9")
         assert (done.returncode, done.stdout) == (1, "")
         assert "http://127.0.0.1:9 cannot be reached" in done.stderr, "all is there: it is the API that is not"
+
+
+#: A program of somebody's own, in whose process our spans are.
+_SPAN = """
+import sys
+from comfy_serverless import tracing
+tracing.begin(sys.argv[1], service="mine")
+with tracing.span("painted"):
+    pass
+tracing.flush(60)
+"""
+
+
+def test_tracing_sends_spans_and_without_it_a_program_goes_on_and_says_so(plain: Environment) -> None:
+    with Collector() as collector:
+        done = plain.run("python", "-c", _SPAN, collector.endpoint)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "pip install '.[tracing]'" in done.stderr
+        plain.install(".[tracing]")
+        assert plain.succeeds("python", "-c", _SPAN, collector.endpoint) == ""
+        assert [(span.service, span.name) for span in collector.spans] == [("mine", "painted")]
 
 
 def test_aws_makes_keys_and_reaches_stacks(with_aws: Environment, aws: dict[str, str]) -> None:

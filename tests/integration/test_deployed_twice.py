@@ -83,6 +83,12 @@ class Cloud:
         """What holds data in the stack, by its name in the template."""
         return {one.logical_id: one.name for one in find(self.client("cloudformation"), STACK).kept}
 
+    def made(self) -> set[str]:
+        """The names in the template of all that the stack has now."""
+        pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
+        summaries = [entry for page in pages for entry in page["StackResourceSummaries"]]
+        return {entry["LogicalResourceId"] for entry in summaries if entry["ResourceStatus"] != "DELETE_COMPLETE"}
+
     def put_data(self) -> None:
         """One object, and one item."""
         names = self.names()
@@ -169,9 +175,7 @@ def test_make_deploy_makes_repositories_that_scan_and_forget(cloud: Cloud) -> No
 def test_the_whole_template_is_deployed_and_gone_again_but_for_what_holds_data(cloud: Cloud) -> None:
     assert cloud.deploy() == "CREATE_COMPLETE"
     wanted = as_the_emulator_takes_it(processed())["Resources"]
-    pages = cloud.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
-    made = {entry["LogicalResourceId"] for page in pages for entry in page["StackResourceSummaries"]}
-    assert made == {name for name, entry in wanted.items() if "Condition" not in entry}
+    assert cloud.made() == {name for name, entry in wanted.items() if "Condition" not in entry}
     assert sorted(cloud.names()) == KEPT
     cloud.put_data()
     cloud.undeploy()
@@ -192,6 +196,22 @@ def test_a_second_deployment_with_other_parameters_replaces_nothing_that_holds_d
         "LogRetentionDays": "7",
     }
     assert cloud.deploy(**other) == "UPDATE_COMPLETE"
+    assert cloud.names() == before
+    assert cloud.has_data()
+
+
+def test_live_events_come_and_go_and_nothing_that_holds_data_is_replaced(cloud: Cloud) -> None:
+    cloud.deploy()
+    cloud.put_data()
+    before, without = cloud.names(), cloud.made()
+    live = {name for name, entry in processed()["Resources"].items() if entry.get("Condition") == "HasLiveEvents"}
+    assert {"EventsApi", "EventsFunction", "EventsPermission", "EventsRole", "EventsLogGroup"} <= live
+    assert not live & without
+    for _ in range(2):  # what goes is in nobody's way when it comes back
+        assert cloud.deploy(LiveEvents="true") == "UPDATE_COMPLETE"
+        assert cloud.made() - without == live
+        assert cloud.deploy(LiveEvents="false") == "UPDATE_COMPLETE"
+        assert cloud.made() == without
     assert cloud.names() == before
     assert cloud.has_data()
 

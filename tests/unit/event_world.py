@@ -11,6 +11,7 @@ from typing import Any
 from comfy_serverless.api.event_streams import Asked, EventStreams, Streamed
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.table.event_keys import EventKeys
+from comfy_serverless.table.watchers import WatcherPlaces
 from tests.unit.api_world import ApiWorld
 
 URL = "https://events.example/live"
@@ -35,13 +36,14 @@ class Clock:
 class EventWorld:
     """The events of an `ApiWorld`."""
 
-    def __init__(self, api: ApiWorld, **options: Any) -> None:
+    def __init__(self, api: ApiWorld, *, each: int = 10, **options: Any) -> None:
         self.api, self.clock = api, Clock()
         self.keys = EventKeys(api.services.table)
         self.streams = EventStreams(
             jobs=api.services.jobs,
             keys=api.services.keys,
             event_keys=self.keys,
+            places=WatcherPlaces(api.services.table, each),
             links=Links(api.services.s3, 60),
             beside=ThreadPoolExecutor(1),
             clock=lambda: self.clock.now,
@@ -82,7 +84,11 @@ def frames(text: str) -> list[Frame]:
 
 
 def body(answer: Streamed) -> str:
-    return "".join(answer.body)
+    """The whole body, after which its sender closes the answer."""
+    try:
+        return "".join(answer.body)
+    finally:
+        answer.close()
 
 
 def parts(answer: Streamed) -> Iterator[str]:

@@ -216,13 +216,12 @@ def test_a_message_with_nonsense_for_a_trace_is_a_message_all_the_same(value: ob
 def test_each_line_of_a_batch_is_a_trace_of_its_own_that_names_its_batch(spans: Kept) -> None:
     with aws() as session:
         world = BatchWorld(session)
-        with tracing.span("reading"):
-            batch = world.begin(manifest(3))
-            world.read_all()
+        batch = world.begin(manifest(3))
+        world.read_all()
         messages = [JobMessage.parse(json.dumps(message)) for message in world.messages("batches")]
     lines = [span for span in spans.all if span.name == "submit line"]
     assert len({span.context.trace_id for span in lines}) == 3
-    reading = spans.named("reading").context
+    reading = spans.named("read manifest").context
     for span in lines:
         assert span.parent is None
         assert (span.attributes or {})["comfy.batch_id"] == batch.id

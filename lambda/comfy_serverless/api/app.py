@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from comfy_serverless import tracing
 from comfy_serverless.api import (
+    again,
     assets,
     batches,
     carried,
@@ -101,6 +102,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     app.use([authentication])  # for routes with another reader
     for router in (
         jobs.router,
+        again.router,
         job_lists.router,
         events.router,
         outputs.router,

@@ -97,7 +97,13 @@ class BatchDocument(BaseModel):
     rows_url: str | None
 
 
-class RetriedBatch(BatchDocument):
+class TakenBatch(BatchDocument):
+    """A batch that was just sent, and what its sender should know, as of the budget of the key."""
+
+    warnings: list[str] = Field(default_factory=list)
+
+
+class RetriedBatch(TakenBatch):
     """The new batch, and how many lines were left out of it, by the reason."""
 
     left_out: dict[str, int] = Field(default_factory=dict)

@@ -22,11 +22,13 @@ from comfy_serverless.api.batch_bodies import (
     BatchOutputList,
     RetriedBatch,
     RetryBody,
+    TakenBatch,
 )
 from comfy_serverless.api.batch_outputs import Place, page
 from comfy_serverless.api.batch_submission import change, order, retry, submit
 from comfy_serverless.api.batch_views import needs_counting, shown
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, UNREADABLE, ErrorEnvelope, documented
+from comfy_serverless.api.budgets import check_budget
 from comfy_serverless.api.jobs import IdempotencyKey
 from comfy_serverless.api.paging import Cursor, page_of, read_cursor, write_cursor
 from comfy_serverless.api.responses import answer
@@ -57,8 +59,8 @@ _WRONG_STATE = {409: documented("`batch_state`: it has ended, or has not yet.", 
     description="One of `lines`, `manifest` and `upload_id`. All lines are checked before anything is written, as far "
     "as that is possible here. The same lines under the same name are the same batch, which is answered with 200.",
     responses={
-        200: documented("These lines were sent under this name before: that batch.", BatchDocument),
-        201: documented("The batch.", BatchDocument),
+        200: documented("These lines were sent under this name before: that batch.", TakenBatch),
+        201: documented("The batch.", TakenBatch),
         **INVALID,
         **UNREADABLE,
         **REFUSALS,
@@ -67,8 +69,10 @@ _WRONG_STATE = {409: documented("`batch_state`: it has ended, or has not yet.", 
 )
 def post_batch(body: Annotated[BatchBody, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
     """Take many job requests, durably."""
-    batch, is_new = submit(body, caller(router), services(router), idempotency_key=idempotency_key)
-    return _answer(batch, HTTPStatus.CREATED if is_new else HTTPStatus.OK)
+    behind, who = services(router), caller(router)
+    warning = check_budget(who, behind.usage)
+    batch, is_new = submit(body, who, behind, idempotency_key=idempotency_key)
+    return _answer_taken(batch, is_new=is_new, warning=warning)
 
 
 @router.get(
@@ -125,7 +129,10 @@ def pause_batch(name: Name) -> Response[str]:
 )
 def resume_batch(name: Name) -> Response[str]:
     """Go on where it was. Done twice, it is the same."""
-    return _answer(change(_find(name), BatchStatus.RUNNING, services(router)))
+    behind = services(router)
+    batch = _find(name)
+    check_budget(caller(router), behind.usage)
+    return _answer(change(batch, BatchStatus.RUNNING, behind))
 
 
 @router.post(
@@ -158,9 +165,10 @@ def cancel_batch(name: Name) -> Response[str]:
 def retry_batch(name: Name, body: Annotated[RetryBody | None, Body()] = None) -> Response[str]:
     """Choose lines of a batch that has ended, and begin a batch of them."""
     behind, who = services(router), caller(router)
-    again, is_new, left_out = retry(_find(name), (body or RetryBody()).only, who, behind)
-    document = shown(again, behind).model_dump(mode="json")
-    return answer(HTTPStatus.CREATED if is_new else HTTPStatus.OK, {**document, "left_out": left_out})
+    batch = _find(name)
+    warning = check_budget(who, behind.usage)
+    again, is_new, left_out = retry(batch, (body or RetryBody()).only, who, behind)
+    return _answer_taken(again, is_new=is_new, warning=warning, left_out=left_out)
 
 
 @router.get(
@@ -192,3 +200,9 @@ def _find(name: str) -> Batch:
 
 def _answer(batch: Batch, status: int = HTTPStatus.OK) -> Response[str]:
     return answer(status, shown(batch, services(router)).model_dump(mode="json"))
+
+
+def _answer_taken(batch: Batch, *, is_new: bool, warning: str | None, **more: object) -> Response[str]:
+    document = shown(batch, services(router)).model_dump(mode="json")
+    told = {**document, "warnings": [] if warning is None else [warning], **more}
+    return answer(HTTPStatus.CREATED if is_new else HTTPStatus.OK, told)

@@ -7,7 +7,7 @@ because a table is slow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -20,6 +20,15 @@ from comfy_serverless.table.usage import this_month
 if TYPE_CHECKING:
     from comfy_serverless.api.auth import Caller
     from comfy_serverless.table.usage import UsageStore
+
+
+#: How a warning begins.
+_OF_BUDGET: Final = "the jobs of this key have cost"
+
+
+def is_of_budget(warning: str) -> bool:
+    """Whether a job's warning is of the budget of its key, as that stood when it was taken."""
+    return warning.startswith(_OF_BUDGET)
 
 
 def spent(who: Caller, usage: UsageStore) -> int | None:
@@ -49,4 +58,4 @@ def check_budget(who: Caller, usage: UsageStore) -> str | None:
                 "budget_usd": usd(who.budget_nanousd),
             },
         )
-    return f"the jobs of this key have cost {sums} (estimated): the budget is used up, and jobs are taken all the same"
+    return f"{_OF_BUDGET} {sums} (estimated): the budget is used up, and jobs are taken all the same"

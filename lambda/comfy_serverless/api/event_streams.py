@@ -23,17 +23,20 @@ from comfy_serverless.api.jobs import job_of
 from comfy_serverless.api.live import EVENT_STREAM, Pace, Seen, SeenJobs
 from comfy_serverless.api.responses import NOT_KEPT, refuse, security_headers
 from comfy_serverless.api.watching import JobWatch, ListWatch, Watch, stream
-from comfy_serverless.errors import ComfyError, InternalError, NotFound, UpstreamError
+from comfy_serverless.errors import ComfyError, InternalError, NotFound, TooManyStreams, UpstreamError
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.observability import log
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.event_keys import EventKeys
 from comfy_serverless.table.reader import JobReader
+from comfy_serverless.table.watchers import Place, WatcherPlaces
 
 _PATH = re.compile(r"/api/v2/jobs/(?P<id>[^/]+)/events")
 LAST_EVENT_ID = "last-event-id"
 #: How long browsers remember what a page may send, in seconds.
 _CORS_MAX_AGE_S = 600
+#: A place is kept so much longer than its stream may last, for the end of it, in seconds.
+_PLACE_RESERVE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +57,20 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streamed:
-    """An answer whose body comes bit by bit. To close the body is to stop watching."""
+    """An answer whose body comes bit by bit. Whoever has sent it, or cannot send it, closes it.
+
+    Attributes:
+        leave: gives back what the stream has taken.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: Iterable[str] = ()
+    leave: Callable[[], None] = lambda: None
+
+    def close(self) -> None:
+        """Stop watching. Done twice, it is the same."""
+        self.leave()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +79,7 @@ class EventStreams:
 
     Attributes:
         event_keys: those that links are signed with.
+        places: those of each owner's watchers.
         beside: reads jobs of older releases.
         pace: makes the pace of a watcher.
         clock, wait: as `watching.stream` has them.
@@ -75,6 +88,7 @@ class EventStreams:
     jobs: JobReader
     keys: ApiKeyStore
     event_keys: EventKeys
+    places: WatcherPlaces
     links: Links
     beside: Executor
     cors_origins: tuple[str, ...] = ()
@@ -88,8 +102,10 @@ class EventStreams:
         if asked.method == "OPTIONS":
             return Streamed(status=HTTPStatus.NO_CONTENT, headers=headers)
         try:
-            watch = self._watch(asked)
+            owner = self._owner(asked)
+            watch = self._watch(asked, owner)
             first = watch.look()
+            place = None if watch.is_over else self._place(owner, until)
         except ComfyError as error:
             return _refused(error, headers)
         except (ClientError, BotoCoreError, TimeoutError):
@@ -109,20 +125,40 @@ class EventStreams:
             status=HTTPStatus.OK,
             headers={**headers, **NOT_KEPT, "content-type": EVENT_STREAM, "x-accel-buffering": "no"},
             body=stream(watch, first, until=until, clock=self.clock, wait=self.wait),
+            leave=lambda: None if place is None else self._leave(place),
         )
 
-    def _watch(self, asked: Asked) -> Watch:
+    def _place(self, owner: str, until: float) -> Place:
+        """A place for a stream. Raises TooManyStreams."""
+        place = self.places.take(owner, for_s=until - self.clock() + _PLACE_RESERVE_S)
+        if place is None:
+            raise TooManyStreams(
+                f"{self.places.each} streams of your events are open already, which is as many as an owner may have: "
+                "close one, or ask for the job itself."
+            )
+        return place
+
+    def _leave(self, place: Place) -> None:
+        try:
+            self.places.leave(place)
+        except (ClientError, BotoCoreError, TimeoutError):
+            log.exception("a watcher's place is not given back: it is free when its stream would have ended")
+
+    def _watch(self, asked: Asked, owner: str) -> Watch:
         found = _PATH.fullmatch(asked.path)
-        if asked.method != "GET" or (found is None and asked.path != LIST_PATH):
-            raise NotFound(f"there is nothing at {asked.method[:10]} {asked.path[:200]}: only events are here.")
-        owner, last = self._owner(asked), asked.headers.get(LAST_EVENT_ID, "")
+        last = asked.headers.get(LAST_EVENT_ID, "")
         if found is None:
             return ListWatch(owner, self.jobs, self.links, self.beside, SeenJobs.parse(last))
         state = job_of(owner, found["id"], read=self.jobs.read_with_preview)
         return JobWatch(state, self.jobs, self.links, Seen.parse(last), self.pace())
 
     def _owner(self, asked: Asked) -> str:
-        """In whose name the request is made. Raises Unauthorized, or RateLimited for a key that has sent too many."""
+        """In whose name the request is made.
+
+        Raises NotFound for what is no address of events, Unauthorized, or RateLimited for a key that has sent too many.
+        """
+        if asked.method != "GET" or (asked.path != LIST_PATH and not _PATH.fullmatch(asked.path)):
+            raise NotFound(f"there is nothing at {asked.method[:10]} {asked.path[:200]}: only events are here.")
         if token := asked.query.get(TOKEN):
             return owner_of(token, asked.path, self.event_keys)
         return caller_by_header(asked.headers.get("authorization", ""), self.keys).owner

@@ -21,6 +21,7 @@ _HASH: Final = "blake3:" + "623a5460d841b6d1c13d080e85500e0043fd4ba4a8ba9c1aa9b4
 
 _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("post", "/api/v2/jobs"): {"workflow": _WORKFLOW, "metadata": {"campaign": "autumn"}},
+    ("post", "/api/v2/jobs/{id}/again"): {"seed": "new"},
     ("post", "/generate"): {"workflow": _WORKFLOW, "set": {"EmptyImage.color": 255}, "wait_s": 20},
     ("post", "/api/v2/workflows/needs"): {"workflow": _WORKFLOW},
     ("post", "/api/v2/workflows/convert"): {"workflow": _WORKFLOW, "set": {"EmptyImage.color": 255}},

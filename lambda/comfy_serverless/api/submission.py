@@ -30,6 +30,7 @@ from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.runnable import runnable
+from comfy_serverless.jobs.stored_request import StoredRequest
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import check_idempotency_key
@@ -79,9 +80,31 @@ def _submit(submission: Submission, services: Services, *, job_id: str) -> JobSt
     key = submission.idempotency_key or job_id
     whole = expanded(services.named, submission.request, owner=owner, key=key)
     stored = runnable(whole, owner, services, job_id=job_id)
+    return _take(stored, room, submission, services, webhook=webhook)
+
+
+def submit_again(stored: StoredRequest, caller: Caller, services: Services, *, idempotency_key: str | None) -> JobState:
+    """Take a job whose request was judged before; it has its new id. Raises as `submit`."""
+    submission = Submission(request=stored.request, caller=caller, idempotency_key=idempotency_key)
+    with tracing.span("submit job", kind=tracing.Kind.PRODUCER, job_id=stored.request.job_id):
+        check_idempotency_key(idempotency_key)
+        room = services.beside.submit(_check_room, caller, services)
+        return _take(stored, room, submission, services, webhook=None)
+
+
+def _take(
+    stored: StoredRequest,
+    room: Future[str | None],
+    submission: Submission,
+    services: Services,
+    *,
+    webhook: Webhook | None,
+) -> JobState:
+    """Write the job and its request if there is room, and send it."""
     if (warning := _wait_for_room(room)) is not None:
         told = stored.request.with_warnings((warning, *stored.request.warnings))
         stored = replace(stored, request=told)
+    owner, job_id = submission.caller.owner, str(stored.request.job_id)
     _, secrets = split(submission.request.extra_data)
     address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")
     job = NewJob(

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, now_s
 from comfy_serverless.batches.progress import BatchProgress, Counting, progress_at_end, progress_of
-from comfy_serverless.batches.ranges import Range, batch_pk
+from comfy_serverless.batches.ranges import Range, batch_key
 from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, read_columns, write_columns
 
 #: How often the caretaker has a batch advanced, in seconds.
@@ -78,9 +78,10 @@ class Batch:
 
     def to_item(self, expires: int) -> Item:
         """The item of a new batch. `looking_until` and `report` come later."""
+        pk, sk = batch_key(self.id)
         return {
-            "pk": batch_pk(self.id),
-            "sk": "batch",
+            "pk": pk,
+            "sk": sk,
             **write_columns(self, stored=_STORED),
             "status": self.status.value,
             "settled": self.settled,

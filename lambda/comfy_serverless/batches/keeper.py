@@ -75,7 +75,9 @@ class Keeper(BatchReader):
         source = S3Address.parse(str(batch.take_from))
         try:
             if batch.only is None:
-                size_bytes = take(self.s3, source, copy, called=f"the manifest {batch.called}")
+                # Packed or not, an owner's manifest has as many bytes as a file of his may have.
+                most_bytes = self.settings.max_upload_bytes
+                size_bytes = take(self.s3, source, copy, called=f"the manifest {batch.called}", most_bytes=most_bytes)
             else:
                 size_bytes = take_again(self.s3, source, copy, only=batch.only)
         except (InvalidRequest, MissingAsset) as error:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, now_s, put_write
 from comfy_serverless.batches.batch import Batch
-from comfy_serverless.batches.ranges import Range, batch_pk
+from comfy_serverless.batches.ranges import Range, batch_key, batch_pk
 from comfy_serverless.errors import IdempotencyKeyReuse
 from comfy_serverless.jobs.document import RETENTION
 from comfy_serverless.jobs.drop_names import plain_manifest
@@ -32,7 +32,7 @@ class BatchLists:
 
     def get(self, batch_id: str) -> Batch | None:
         """A batch. One read."""
-        item = self._table.get(batch_pk(batch_id), "batch")
+        item = self._table.get(*batch_key(batch_id))
         return Batch.from_item(item) if item else None
 
     def announce(self, batch: Batch, ranges: Sequence[tuple[int, int]], *, idempotency_key: str | None) -> bool:
@@ -86,7 +86,7 @@ class BatchLists:
         )
         rows = [item for item in page.items if item["sk"] != values["last"]]
         shown = rows[:limit]
-        items = {item["id"]: item for item in self._table.get_all([(batch_pk(row["batch"]), "batch") for row in shown])}
+        items = {item["id"]: item for item in self._table.get_all([batch_key(row["batch"]) for row in shown])}
         found = [Batch.from_item(items[row["batch"]]) for row in shown if row["batch"] in items]
         return found, str(shown[-1]["sk"]).removeprefix(_AT) if len(rows) > limit else None
 

@@ -8,6 +8,7 @@ no manifest at all is refused as a whole, with the place and the way out, instea
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ MANIFEST_TYPE = "application/jsonl"
 HEAD_BYTES = 64 * 1024
 #: The largest manifest, unpacked, that is read as a whole: with its lines it is in memory some times.
 MAX_WHOLE_BYTES = 16_000_000
+#: The most requests in it: of 60 bytes each, and a packed list of millions of numbers has a few kilobytes.
+MAX_WHOLE_REQUESTS = 250_000
 _PLAIN = frozenset({"utf-8", "utf-8-sig"})
 _BLANKS = " \t\r\n\ufeff"
 _WAY_OUT = (
@@ -93,8 +96,14 @@ def _lines(text: str, source: str) -> Iterator[str]:
     is_list = text.startswith("[", at)
     at = _past(text, at + 1, _BLANKS) if is_list else at
     line, counted = 0, 0
-    begins = 0
+    begins = count = 0
     while at < len(text) and not (is_list and text[at] == "]"):
+        count += 1
+        if count > MAX_WHOLE_REQUESTS:
+            raise InvalidRequest(
+                f"{source} is not in lines, and has more than {MAX_WHOLE_REQUESTS:,} requests: so many are read in "
+                "lines only."
+            )
         try:
             _, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
@@ -117,9 +126,8 @@ def _lines(text: str, source: str) -> Iterator[str]:
 
 def _past(text: str, at: int, letters: str) -> int:
     """The first place from here on where another letter stands."""
-    while at < len(text) and text[at] in letters:
-        at += 1
-    return at
+    found = re.compile(f"[{letters}]*").match(text, at)
+    return at if found is None else found.end()
 
 
 def _breaks_off(error: Exception, line: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.batches.batch import Batch, BatchStatus
+from comfy_serverless.batches.ranges import OF_API
 from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.request import MAX_LABELS, JobRequest
@@ -50,7 +51,7 @@ def owned_batch(
         bucket: where our copy of its lines goes.
         take_from: where they are, if they are copied later.
     """
-    batch_id = f"{name[:_MAX_NAME]}-{digest(owner, name, of)[:20]}"
+    batch_id = f"{name[:_MAX_NAME]}{OF_API}{digest(owner, name, of)[:20]}"
     manifest = str(manifest_address(bucket, batch_id))
     return Batch(
         id=batch_id,

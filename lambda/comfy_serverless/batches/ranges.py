@@ -23,6 +23,10 @@ UNTOUCHED_S = 120
 #: and count as drawing none.
 MAX_DRAWING, MAX_STEADY = 100, 1000
 
+#: What stands in the id of a batch of the API before its last twenty digits. In that of a dropped one it is a dash
+#: (`sources.DroppedObject.default_id`).
+OF_API = "_"
+
 #: How many lines are in which state, by the names of `batches.progress`.
 Counts = Mapping[str, int]
 
@@ -159,6 +163,15 @@ def workflow_key(workflow: str) -> str:
 def batch_pk(name: str) -> str:
     """The partition key of a batch, and of what people know it by."""
     return f"batch#{name}"
+
+
+def batch_key(batch_id: str) -> tuple[str, str]:
+    """Where a batch itself is.
+
+    Those of the API have a place of their own: a release that knows only dropped ones finds nothing there. It would run
+    their lines as if they had been dropped, and end those whose lines are taken later as empty.
+    """
+    return batch_pk(batch_id), "batch-of-api" if batch_id[-21:-20] == OF_API else "batch"
 
 
 def range_sk(start: int) -> str:

@@ -349,6 +349,7 @@ class BatchReader:
             line=f"{batch.id}#{asked.line.offset}" if is_beside else None,
             trace=tracing.current(),
             version=version_of(request) if asked.stored is None else IN_A_LINE,
+            key_id=batch.key_id or "",
         )
 
 

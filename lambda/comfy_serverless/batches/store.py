@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Update, now_s, now_text
 from comfy_serverless.batches.batch import ADVANCE_EVERY_S, Batch, BatchStatus
 from comfy_serverless.batches.lists import ALL, BatchLists, expires_at, newest_dropped, rows_of
-from comfy_serverless.batches.ranges import BadLine, Range, batch_pk, first_lines, range_sk
+from comfy_serverless.batches.ranges import BadLine, Range, batch_key, batch_pk, first_lines, range_sk
 from comfy_serverless.jobs.drop_names import plain_manifest
 from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected
 from comfy_serverless.table.turns import again_after_s
@@ -68,12 +68,12 @@ class BatchStore(BatchLists):
             newest_first=True,
             limit=limit,
         )
-        found = self._table.get_all([(batch_pk(str(item["batch"])), "batch") for item in page.items])
+        found = self._table.get_all([batch_key(str(item["batch"])) for item in page.items])
         return sorted(map(Batch.from_item, found), key=lambda batch: batch.created_at, reverse=True)
 
     def names(self, owner: str, batch_ids: Collection[str]) -> dict[str, str]:
         """What people call those of these batches that are the owner's, by their ids. One read of all together."""
-        keys = [(batch_pk(batch_id), "batch") for batch_id in batch_ids]
+        keys = [batch_key(batch_id) for batch_id in batch_ids]
         found = map(Batch.from_item, self._table.get_all(keys)) if keys else ()
         return {batch.id: batch.called for batch in found if batch.owner == owner}
 
@@ -281,7 +281,8 @@ class BatchStore(BatchLists):
         return found
 
     def _change(self, batch_id: str, assign: dict[str, Any]) -> Update:
-        return Update(pk=batch_pk(batch_id), sk="batch", assign=assign, condition="attribute_not_exists(#report)")
+        pk, sk = batch_key(batch_id)
+        return Update(pk=pk, sk=sk, assign=assign, condition="attribute_not_exists(#report)")
 
 
 def _bad_sk(offset: int) -> str:

@@ -42,12 +42,21 @@ if TYPE_CHECKING:
 MAX_UNPACKED_BYTES = 10_000_000_000
 
 
-def take(s3: S3Client, source: S3Address, copy: S3Address, *, pin: Pin = UNPINNED, called: str = "") -> int:
+def take(
+    s3: S3Client,
+    source: S3Address,
+    copy: S3Address,
+    *,
+    pin: Pin = UNPINNED,
+    called: str = "",
+    most_bytes: int | None = None,
+) -> int:
     """Copy a manifest, unpacked, and put it in lines if it is not; returns its size then.
 
     Args:
         pin: what is copied of the source, and nothing that was written there later.
         called: what people call it; by default its address.
+        most_bytes: what a packed one may unpack to, if it is less than any may.
 
     Raises:
         MissingAsset: it is gone, or was replaced.
@@ -61,7 +70,7 @@ def take(s3: S3Client, source: S3Address, copy: S3Address, *, pin: Pin = UNPINNE
             head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
     target = copy if is_in_lines(head) else S3Address(copy.bucket, f"{copy.key}.as-it-came")
     if is_packed:
-        size_bytes = _unpack(s3, source, target, pin, called)
+        size_bytes = _unpack(s3, source, target, pin, called, most_bytes or MAX_UNPACKED_BYTES)
     else:
         size_bytes = copy_whole(s3, source, target, pin=pin, content_type=MANIFEST_TYPE, called=called)
     if target == copy:
@@ -117,10 +126,11 @@ def _beginning(s3: S3Client, source: S3Address, pin: Pin) -> bytes:
         raise
 
 
-def _unpack(s3: S3Client, source: S3Address, copy: S3Address, pin: Pin, called: str) -> int:
+def _unpack(s3: S3Client, source: S3Address, copy: S3Address, pin: Pin, called: str, most_bytes: int) -> int:
     """Unpack it on the way, a part at a time; returns the size of what was in it."""
     with _explained(source, called):
-        unpacked = _Unpacked(s3.get_object(Bucket=source.bucket, Key=source.key, **pin.conditions)["Body"])
+        body = s3.get_object(Bucket=source.bucket, Key=source.key, **pin.conditions)["Body"]
+        unpacked = _Unpacked(body, most_bytes)
         extra = {"ContentType": MANIFEST_TYPE}
         s3.upload_fileobj(unpacked, copy.bucket, copy.key, ExtraArgs=extra)  # type: ignore[arg-type]
     return unpacked.size_bytes
@@ -144,9 +154,10 @@ def _explained(source: S3Address, called: str) -> Iterator[None]:
 class _Unpacked(io.RawIOBase):
     """The content of a gzip file that is being read. Raises InvalidRequest once it is more than a manifest may have."""
 
-    def __init__(self, packed: Any) -> None:  # noqa: ANN401  (botocore's StreamingBody, which has no type of a file)
+    def __init__(self, packed: Any, most_bytes: int) -> None:  # noqa: ANN401  (botocore's StreamingBody)
         super().__init__()
         self._file = gzip.GzipFile(fileobj=packed)
+        self._most_bytes = most_bytes
         self.size_bytes = 0
 
     def readable(self) -> bool:
@@ -157,6 +168,6 @@ class _Unpacked(io.RawIOBase):
         """Up to so many bytes more."""
         content = self._file.read(size)
         self.size_bytes += len(content)
-        if self.size_bytes > MAX_UNPACKED_BYTES:
-            raise InvalidRequest(f"the manifest unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: drop it in parts.")
+        if self.size_bytes > self._most_bytes:
+            raise InvalidRequest(f"the manifest unpacks to more than {self._most_bytes:,} bytes: send it in parts.")
         return content

@@ -40,6 +40,7 @@ _EXAMPLES = {
     ),
     "show": ("comfy-serverless jobs show fox-1", "comfy-serverless jobs show fox-1 --json | jq .timings_ms"),
     "watch": ("comfy-serverless jobs watch fox-1 && comfy-serverless jobs download fox-1",),
+    "again": ("comfy-serverless jobs again fox-1", "comfy-serverless jobs again fox-1 --seed new"),
     "cancel": ("comfy-serverless jobs cancel fox-1 fox-2",),
     "download": ("comfy-serverless jobs download fox-1 --out out/",),
 }
@@ -75,6 +76,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listing.add_argument("--cursor", metavar="CURSOR", help="go on where a list has ended: its `next_cursor`")
     _with_job(_action(actions, "show", "show everything about a job", _show))
     _with_job(_action(actions, "watch", "follow a job to its end; it fails if the job does", _watch))
+    again = _with_job(_action(actions, "again", "run the request of a job again, as a new job", _again))
+    again.add_argument(
+        "--seed",
+        choices=("same", "new"),
+        default="same",
+        help="same: as it was asked, so -1 is drawn again (default); new: all seeds are drawn",
+    )
     cancel = _action(actions, "cancel", "ask for the end of jobs", _cancel)
     cancel.add_argument("job_ids", metavar="JOB_ID", nargs="+", help="their ids")
     download = _with_job(_action(actions, "download", "save the outputs of a job", _download))
@@ -161,6 +169,19 @@ def _watch(options: argparse.Namespace) -> int:
         return 0
     say(one_line(f"{failure.code}: {failure.message}"))
     return INTERRUPTED if isinstance(failure, Canceled) else FAILED
+
+
+def _again(options: argparse.Namespace) -> int:
+    from comfy_serverless.cli import remote
+
+    job = remote.again(remote.Api.from_environment(), options.job_id, seed=options.seed)
+    if options.json:
+        print_json(job)
+        return 0
+    for warning in job.get("warnings") or ():
+        say(f"Note: {one_line(str(warning))}.")
+    say(f"It runs again: `comfy-serverless jobs watch {one_line(str(job['id']))}` follows it.")
+    return 0
 
 
 def _cancel(options: argparse.Namespace) -> int:

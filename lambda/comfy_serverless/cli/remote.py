@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin
+from uuid import uuid4
 
 import requests
 
@@ -89,6 +90,12 @@ def needs(api: Api, request: Mapping[str, Any]) -> Document:
 def job(api: Api, job_id: str) -> Document:
     """A job, with its progress and outputs."""
     return ask(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}", _JOB)
+
+
+def again(api: Api, job_id: str, *, seed: str) -> Document:
+    """Run the request of a job again. Returns the new job; sent twice, it is one."""
+    path = f"/api/v2/jobs/{quote(job_id, safe='')}/again"
+    return ask(api, "POST", path, _JOB, json={"seed": seed}, headers={"Idempotency-Key": str(uuid4())})
 
 
 def cancel(api: Api, job_id: str) -> Document:

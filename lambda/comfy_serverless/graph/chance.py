@@ -28,6 +28,24 @@ def draws(workflow: Mapping[str, Any]) -> bool:
     return draws_seeds(workflow)
 
 
+def with_seeds_to_draw(graph: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Copies of a graph, checked or not, and of the values set in it, in which every seed is -1. Links stay."""
+    return {node_id: _with_seeds_to_draw(node) for node_id, node in graph.items()}, {
+        at: -1 if _is_seed(at.rpartition(".")[2], value) else value for at, value in values.items()
+    }
+
+
+def _with_seeds_to_draw(node: object) -> object:
+    inputs = node.get("inputs") if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or not isinstance(inputs, Mapping):
+        return node  # whoever runs it says what is wrong with it
+    return {**node, "inputs": {name: -1 if _is_seed(name, value) else value for name, value in inputs.items()}}
+
+
+def _is_seed(name: str, value: object) -> bool:
+    return name in SEED_INPUTS and isinstance(value, int | float | str)
+
+
 def has_seed_to_draw(workflow: Mapping[str, Any]) -> bool:
     """Whether what the editor saved may have a seed of -1."""
     return any(map(_may_have_seed, nodes_of(workflow)))

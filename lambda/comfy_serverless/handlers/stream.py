@@ -70,3 +70,5 @@ def serve(api: RuntimeApi, invocation: Invocation) -> None:
         log.info("a watcher has left")
     except Exception:  # noqa: BLE001  (its client is told by the trailers)
         log.exception("bug: a stream failed in our own code")
+    finally:
+        answer.close()

@@ -70,6 +70,7 @@ def event_streams() -> EventStreams:
     from comfy_serverless.api.event_streams import EventStreams
     from comfy_serverless.jobs.links import Links
     from comfy_serverless.table.event_keys import EventKeys
+    from comfy_serverless.table.watchers import WatcherPlaces
 
     settings = wiring.settings()
     settings.require("jobs_table")
@@ -77,6 +78,7 @@ def event_streams() -> EventStreams:
         jobs=wiring.jobs(),
         keys=wiring.keys(),
         event_keys=EventKeys(wiring.table()),
+        places=WatcherPlaces(wiring.table(), settings.streams_per_owner),
         links=Links(wiring.s3(), settings.link_expiry_s),
         beside=ThreadPoolExecutor(4, thread_name_prefix="beside"),
         cors_origins=settings.cors_origins,

@@ -19,7 +19,7 @@ from comfy_serverless.json_text import parse_json
 #: The largest request, as everywhere.
 MAX_LINE_BYTES = 6 * 1024 * 1024
 _WHAT = "the line"
-#: `stored_lines_address`; ids of batches end with a dash and twenty digits.
+#: `stored_lines_address`; ids of batches have a `-` or `_` before their last twenty digits (`batches.ranges`).
 _STORED = re.compile(r"stored-[0-9a-f]{40}")
 _KEY = re.compile(r"requests/batches/(?P<batch>[A-Za-z0-9_-]{1,64})\.jsonl#(?P<offset>\d{1,15})-(?P<length>\d{1,8})")
 

@@ -132,9 +132,18 @@ def _of_video(file: BinaryIO, budget: Budget) -> Image.Image:
 
 def _of_frame(frame: VideoFrame) -> Image.Image:
     _check_pixels(frame.width, frame.height, _MAX_FRAME_PIXELS)  # a stream may change its size
-    small = _shrunk(frame.to_image())  # type: ignore[no-untyped-call]
+    small = _shrunk(_as_image(frame))
     turn = _TURNED.get(round(getattr(frame, "rotation", 0)) % 360)
     return small if turn is None else small.transpose(turn)
+
+
+def _as_image(frame: VideoFrame) -> Image.Image:
+    """A frame as Pillow's image, converted without further threads: the child of any user but root may start none."""
+    try:
+        image: Image.Image = frame.to_image(threads=1)  # type: ignore[no-untyped-call]
+    except TypeError:  # an older PyAV, which starts none by itself
+        image = frame.to_image()  # type: ignore[no-untyped-call]
+    return image
 
 
 def _check_pixels(width: int, height: int, limit: int) -> None:

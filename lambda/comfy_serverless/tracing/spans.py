@@ -109,7 +109,7 @@ def begin(endpoint: str | None, *, service: str, facts: Mapping[str, str] | None
     except ImportError as error:
         logger.warning(
             "there are no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, and %s is not installed "
-            "(pip install 'comfy-serverless[tracing]')",
+            "(pip install '.[tracing]')",
             error.name,
         )
         return

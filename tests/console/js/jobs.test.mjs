@@ -131,7 +131,7 @@ test("a form to change a run is that of its workflow", () => {
 test("numbers are short", () => {
   assert.deepEqual([0, 999, 1000, 12_400, 61_000, 3_600_000, 7_860_000, null].map(duration), ["0 ms", "999 ms", "1.0 s", "12 s", "1 min 1 s", "1 h", "2 h 11 min", "–"]);
   assert.deepEqual([0, 999, 1000, 999_499, 1_500_000, 2e12].map(bytes), ["0 B", "999 B", "1.0 kB", "999 kB", "1.5 MB", "2000 GB"]);
-  assert.deepEqual([0, 0.00123, 1.5, null].map(dollars), ["$0", "$0.0012", "$1.50", "–"]);
+  assert.deepEqual([0, 6.7e-7, 0.0000234, 0.00123, 1.5, null].map(dollars), ["$0", "< $0.000001", "$0.000023", "$0.0012", "$1.50", "–"]);
   assert.deepEqual([2, 30, 300, 7200].map((seconds) => ago(new Date(NOW - seconds * 1000).toISOString(), NOW)), ["now", "30 s ago", "5 min ago", "2 h ago"]);
   assert.equal(ago("nonsense", NOW), "nonsense");
 });

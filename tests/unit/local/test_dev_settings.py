@@ -41,6 +41,7 @@ def _nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"COMFYUI_URL": "ftp://x"}, "invalid_setting: COMFYUI_URL='ftp://x'"),
         ({"COMFYUI_URL": "http://127.0.0.1:9"}, "engine_unavailable: no ComfyUI answers at http://127.0.0.1:9"),
         ({"HF_TOKEN": "a secret"}, "invalid_setting: HF_TOKEN cannot be used"),
+        ({"USD_PER_SECOND": "cheap"}, "invalid_setting: USD_PER_SECOND='cheap'"),
         ({"API_KEY": "a secret"}, "invalid_setting: API_KEY cannot be used"),
         ({"API_KEY": "schlüssel"}, "invalid_setting: API_KEY cannot be used"),
     ],
@@ -97,3 +98,17 @@ def test_the_usual_port_and_a_folder_that_was_chosen_have_one_file(folder: Path,
     assert written(dev.PORT) == [folder / "env.sh"]
     chosen = tmp_path / "chosen"
     assert written(free_port(), folder=chosen) == [chosen / "env.sh"]
+
+
+def test_prices_of_the_environment_are_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def made(_self: object, **options: object) -> None:
+        given.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(dev.DevStack, "__init__", made)
+    monkeypatch.setenv("USD_PER_SECOND", "0.0005")
+    with pytest.raises(ValueError, match="enough"):
+        dev.main([])
+    assert given["environment"] == {"USD_PER_SECOND": "0.0005"}

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from comfy_serverless.sandbox import thumbnails
 from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.sandbox.thumbnails import LONGEST_SIDE
@@ -304,3 +305,18 @@ def test_a_video_without_pyav_is_told_as_such(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": "lambda"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert "PyAV is not installed" in done.stdout
+
+
+@pytest.mark.parametrize("asked", [{"threads": 1}, {}], ids=["as PyAV is now", "an older one, which knows no threads"])
+def test_a_frame_is_converted_without_further_threads(asked: dict[str, int]) -> None:
+    """A child of any user but root may start none: tests/e2e/test_thumbnails_image.py has such a one."""
+
+    class Frame:
+        width, height, rotation = 4, 4, 0
+
+        def to_image(self, **options: int) -> Image.Image:
+            if options != asked:
+                raise TypeError(f"unexpected: {options}")
+            return Image.new("RGB", (4, 4))
+
+    assert thumbnails._of_frame(Frame()).size == (4, 4)  # type: ignore[arg-type]

@@ -16,9 +16,10 @@ OTHER = {
     "InputRetentionDays": 7,
     "OutputRetentionDays": 7,
 }
+LIVE = {"LiveEvents": "true"}
 
 
-@pytest.mark.parametrize("parameters", [{}, OTHER])
+@pytest.mark.parametrize("parameters", [{}, OTHER, LIVE, {**OTHER, **LIVE, "MaximumWatchers": 0}])
 def test_what_sam_makes_of_the_template_has_no_null(parameters: dict[str, Any]) -> None:
     assert parameters.keys() <= defaults().keys()
     assert list(nulls(processed(parameters))) == []

@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 
 from comfy_serverless.api.responses import refuse
-from comfy_serverless.errors import ComfyError, EngineError, KeyFull, Kind, RateLimited, Refusal, all_errors, kind_of
+from comfy_serverless.errors import (
+    ComfyError,
+    EngineError,
+    KeyFull,
+    Kind,
+    RateLimited,
+    Refusal,
+    TooManyStreams,
+    all_errors,
+    kind_of,
+)
 from comfy_serverless.jobs.document import Job, JobError, JobStatus
 from comfy_serverless.observability import UNITS, emit_broken_workflows, emit_wait
 from comfy_serverless.webhooks.calls import BACKOFF_S
@@ -131,7 +141,8 @@ def test_the_fault_of_a_request_rings_nothing(
 
 
 def test_whatever_may_succeed_unchanged_concerns_the_operator_but_for_a_callers_own_limits() -> None:
-    assert {kind for kind in LEAVES if kind.retryable and kind.kind is Kind.REQUEST} == {KeyFull, RateLimited}
+    own = {KeyFull, RateLimited, TooManyStreams}
+    assert {kind for kind in LEAVES if kind.retryable and kind.kind is Kind.REQUEST} == own
     for kind in LEAVES:
         assert kind_of(kind.code, retryable=True) is not Kind.REQUEST
 

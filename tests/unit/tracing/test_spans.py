@@ -157,6 +157,6 @@ def test_a_process_without_the_packages_says_so_and_works(
     monkeypatch.setitem(sys.modules, "comfy_serverless.tracing.sdk", None)
     tracing.begin("http://127.0.0.1:1", service="x")
     assert not tracing.is_on()
-    assert "pip install 'comfy-serverless[tracing]'" in caplog.text
+    assert "pip install '.[tracing]'" in caplog.text
     tracing.begin(None, service="x")
     assert not tracing.is_on()

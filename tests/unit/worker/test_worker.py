@@ -196,13 +196,15 @@ def test_without_a_bucket_outputs_wait_for_the_reply(world: Worlds) -> None:
 def test_the_request_says_where_results_go(world: Worlds) -> None:
     here = world(output_prefix="ignored")
     here.run(request(output={"bucket": IN, "prefix": "team/x"}))
-    assert here.stored_keys(IN) == {"team/x/job-1/9/a.png", "team/x/job-1/result.json"}
+    assert here.stored_keys(IN) == {
+        f"team/x/job-1/{name}" for name in ("9/a.png", "9/thumbs/a.png.webp", "result.json")
+    }
 
 
 def test_the_prefix_of_the_settings_is_a_folder(world: Worlds) -> None:
     here = world(output_prefix="results")
     here.run(request())
-    assert here.stored_keys() == {"results/job-1/9/a.png", "results/job-1/result.json"}
+    assert here.stored_keys() == {f"results/job-1/{name}" for name in ("9/a.png", "9/thumbs/a.png.webp", "result.json")}
 
 
 def test_a_name_is_looked_up_in_the_workflows_folder_and_nowhere_else(world: Worlds, tmp_path: Any) -> None:

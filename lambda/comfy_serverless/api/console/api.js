@@ -25,7 +25,8 @@ let isLost = false;
 export const key = () => sessionStorage.getItem(KEY) ?? "";
 
 export const setKey = (text) => {
-  if (text !== key()) sessionStorage.clear(); // what a page keeps is the key's owner's
+  // What a page keeps is the key's owner's.
+  if (text !== key()) sessionStorage.clear();
   sessionStorage.setItem(KEY, text);
   known = null;
   tell("key", { has: true });
@@ -119,7 +120,8 @@ const sendFile = ({ url, method, headers }, file, onProgress, signal) => new Pro
   const lost = () => fail(new ApiError(0, "connection_lost", `${file.name} could not be uploaded: the connection was lost.`));
   request.open(method, url);
   for (const [name, value] of Object.entries(headers)) {
-    if (!/^(content-length|host)$/i.test(name)) request.setRequestHeader(name, value); // a browser sends those itself
+    // A browser sends those itself.
+    if (!/^(content-length|host)$/i.test(name)) request.setRequestHeader(name, value);
   }
   request.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
   request.addEventListener("load", () => {

@@ -180,7 +180,7 @@ async function* outputsOf(name) {
 /** All of it on paper: a grid that prints. */
 const sheet = async (root, name) => {
   const grid = h("div", { class: "sheet" });
-  const told = h("p", { class: "dim", role: "status" });
+  const told = h("p", { class: "dim", role: "status" }, "Loading …");
   replace(root, h("div", { class: "head" }, h("h1", { tabindex: "-1", class: "grow" }, name), told,
     h("a", { class: "button quiet no-print", href: addressOf(name) }, "Back"), h("button", { type: "button", class: "button no-print", onclick: () => print() }, "Print")), grid);
   let isShown = true;
@@ -190,7 +190,8 @@ const sheet = async (root, name) => {
       grid.append(figure(output));
     }
     if (!isShown) return;
-    grid.querySelectorAll("img").forEach((image) => { image.loading = "eager"; }); // what is not seen yet is printed, too
+    // What is not seen yet is printed, too.
+    grid.querySelectorAll("img").forEach((image) => { image.loading = "eager"; });
     replace(told, `${number(grid.childElementCount)} outputs${grid.childElementCount >= MOST_ON_SHEET ? " (the first ones)" : ""}`);
     if (!grid.childElementCount) replace(grid, empty("Nothing made yet"));
   };

@@ -164,7 +164,8 @@ const show = async (root, _params, query) => {
   const near = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && fill(), { rootMargin: "800px" });
   const fill = async () => {
     await more();
-    near.unobserve(foot); // seen anew, it is told again: until the window is full
+    // Seen anew, it is told again: until the window is full.
+    near.unobserve(foot);
     if (cursor) near.observe(foot);
   };
   await load();

@@ -4,6 +4,8 @@ import { h, replace, svg } from "./dom.js";
 import { duration, icon } from "./parts.js";
 
 const [WIDTH, HEIGHT, GAP_X, GAP_Y, EDGE] = [176, 48, 56, 16, 24];
+/** Below this nobody reads a node: what is larger is scrolled. */
+const READABLE = 0.7;
 
 /**
  * Nodes and edges of a workflow.
@@ -75,7 +77,8 @@ const layered = (nodes, edges) => {
   const left = new Set(nodes.map((node) => node.id));
   const ready = nodes.filter((node) => !waits.get(node.id)).map((node) => node.id);
   while (left.size) {
-    const id = ready.pop() ?? left.values().next().value; // a circle: it begins somewhere
+    // A circle: it begins somewhere.
+    const id = ready.pop() ?? left.values().next().value;
     if (!left.delete(id)) continue;
     for (const to of next.get(id)) {
       if (left.has(to)) level.set(to, Math.max(level.get(to), level.get(id) + 1));
@@ -205,7 +208,7 @@ export const timesOf = (nodesMs, known) => {
 /**
  * The picture.
  * @param onPick (node) => void: a node was chosen
- * @returns {element, tools, update({failed, running, nodesMs}), fit()}; `tools` are buttons for its size
+ * @returns {element, tools, update({failed, running, nodesMs})}; `tools` are buttons for its size
  */
 export const graphView = (workflow, { onPick = () => {} } = {}) => {
   const graph = graphOf(workflow);
@@ -234,7 +237,15 @@ export const graphView = (workflow, { onPick = () => {} } = {}) => {
     picture.style.setProperty("width", `${(width + 2 * EDGE) * scale}px`);
     picture.style.setProperty("height", `${(height + 2 * EDGE) * scale}px`);
   };
-  const fit = () => zoom(Math.min(1, ((frame.clientWidth || 900) - 4) / (width + 2 * EDGE), 560 / (height + 2 * EDGE)));
+  const fitting = () => Math.min(1, ((frame.clientWidth || 900) - 4) / (width + 2 * EDGE), 560 / (height + 2 * EDGE));
+  const fit = () => zoom(fitting());
+  let marked = null;
+  /** As large as fits; never so small that nobody can read it: then it begins at what failed, or runs. */
+  const begin = () => {
+    zoom(Math.max(READABLE, fitting()));
+    const node = byId.get(marked);
+    if (node) frame.scrollTo((node.x + node.w / 2) * scale - frame.clientWidth / 2, (node.y + node.h / 2) * scale - frame.clientHeight / 2);
+  };
   nodes.addEventListener("click", (event) => {
     const node = byId.get(event.target.closest("[data-node]")?.dataset.node);
     if (node) onPick(node);
@@ -243,12 +254,13 @@ export const graphView = (workflow, { onPick = () => {} } = {}) => {
   const button = (label, mark, act) => h("button", { type: "button", class: "button quiet icon-only", "aria-label": label, title: label, onclick: act }, mark);
   const tools = h("div", { class: "row tightly" }, button("Smaller", "−", () => zoom(scale / 1.3)), button("Larger", "+", () => zoom(scale * 1.3)), button("Whole graph", icon("fit"), fit));
   zoom(Math.min(1, 560 / (height + 2 * EDGE)));
-  requestAnimationFrame(fit);
+  requestAnimationFrame(begin);
 
   const update = ({ failed = null, running = null, nodesMs = {} }) => {
     const times = timesOf(nodesMs, byId);
     const most = Math.max(1, ...times.values());
     const [bad, now] = [nodeOf(failed, byId), nodeOf(running, byId)];
+    marked = bad ?? now;
     for (const [id, { shape, time }] of shapes) {
       const ms = times.get(id);
       shape.setAttribute("class", `node${id === bad ? " failed" : ""}${id === now ? " running" : ""}`);
@@ -259,7 +271,7 @@ export const graphView = (workflow, { onPick = () => {} } = {}) => {
     picture.setAttribute("aria-label", [`Graph of ${graph.nodes.length} nodes`, ...told].join("; "));
     if (bad) shapes.get(bad).shape.parentNode.append(shapes.get(bad).shape);
   };
-  return { element: frame, tools, update, nodes: graph.nodes, fit };
+  return { element: frame, tools, update, nodes: graph.nodes };
 };
 
 const curve = (from, to) => {

@@ -167,7 +167,8 @@ export const store = (memory, value) => {
   try {
     sessionStorage.setItem(memory, JSON.stringify(value));
   } catch {
-    sessionStorage.removeItem(memory); // more than a tab may keep: it is not remembered
+    // More than a tab may keep: it is not remembered.
+    sessionStorage.removeItem(memory);
   }
 };
 

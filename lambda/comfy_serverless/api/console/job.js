@@ -259,7 +259,7 @@ const times = (job) => {
     h("header", {}, h("h2", {}, "Time"), h("span", { class: "grow" }), h("span", { class: "dim", "data-varies": "" }, duration(total))),
     h("div", { class: "phases", "aria-hidden": "true" }, phases.map(({ key, ms }) => h("i", { class: `phase-${key}`, style: { "flex-grow": ms } }))),
     h("ul", { class: "legend" }, phases.map(({ key, text, ms }) => h("li", {}, h("i", { class: `phase-${key}` }), h("span", {}, text), h("span", { class: "dim", "data-varies": "" }, duration(ms))))),
-    nodes.length ? h("details", {}, h("summary", {}, `${nodes.length} nodes by time`),
+    nodes.length ? h("details", {}, h("summary", {}, `${nodes.length} node${nodes.length > 1 ? "s" : ""} by time`),
       h("ol", { class: "nodes" }, nodes.slice(0, 50).map(([id, ms]) => h("li", {}, h("code", {}, id), bar(ms / longest, `Node ${id}`, "accent"), h("span", { class: "dim" }, duration(ms)))))) : null);
 };
 
@@ -304,7 +304,6 @@ const showGraph = async (path, box) => {
   const list = h("details", {}, h("summary", {}, "Nodes as a list"),
     h("ul", { class: "plain node-list" }, view.nodes.map((node) => h("li", {}, h("code", {}, node.id), " ", node.title === node.type ? node.type : `${node.title} (${node.type})`))));
   replace(box, h("header", {}, h("h2", {}, "Graph"), h("span", { class: "dim" }, `${view.nodes.length} node${view.nodes.length === 1 ? "" : "s"}`), h("span", { class: "grow" }), view.tools), view.element, picked, list);
-  view.fit();
   return view;
 };
 

@@ -244,6 +244,7 @@ const act = (job, what, mark, title) =>
 const picture = (job) => {
   const shown = job.outputs?.find((one) => one.thumb_url) ?? job.outputs?.find((one) => one.type === "image") ?? job.outputs?.[0];
   const box = thumb(shown, { size: 44 });
+  if (job.status === "failed" && !shown) box.append(icon("warn", 20));
   if (job.outputs_total > 1) box.append(h("span", { class: "many" }, job.outputs_total));
   return box;
 };
@@ -252,7 +253,7 @@ const made = (job) => (job.outputs_total ? `${job.outputs_total} output${job.out
 
 /** The third of what a row says: how far it is, or what went wrong. */
 const told = (job) => {
-  if (job.error) return h("small", { class: "bad cut", title: job.error.message }, `${job.error.code}: ${job.error.message}`);
+  if (job.error) return h("small", { class: `cut ${job.status === "canceled" ? "dim" : "bad"}`, title: job.error.message }, `${job.error.code}: ${job.error.message}`);
   if (OVER.has(job.status) || !job.progress) return null;
   return h("span", { class: "far" }, bar(job.progress.value, "Progress of the job"), h("small", { class: "dim cut" }, job.progress.message ?? ""));
 };

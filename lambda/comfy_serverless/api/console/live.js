@@ -133,7 +133,8 @@ const stream = async (on, signal) => {
       take: ({ event, data }) => event === "job" && on.job(parse(data)),
       isOver: () => false,
       onOpen: () => on.state?.("live"),
-      onLost: () => on.poll(), // what changed meanwhile
+      // What changed meanwhile.
+      onLost: () => on.poll(),
       signal,
       needsLife: true,
     });

@@ -16,7 +16,7 @@ const PAGES = {
 };
 const NAV = [
   ["jobs", "Jobs", "pulse"], ["gallery", "Gallery", "image"], ["run", "Run", "play"],
-  ["batches", "Batches", "copy"], ["workflows", "Workflows", "cube"], ["usage", "Usage", "key"],
+  ["batches", "Batches", "copy"], ["workflows", "Workflows", "cube"], ["usage", "Usage", "chart"],
 ];
 
 const root = document.getElementById("page");
@@ -152,8 +152,8 @@ const askForKey = async (note = "") => {
   h("p", {}, "The console shows what the owner of a key may see. ", h("code", {}, "comfy-serverless keys create"), " makes one."),
   h("div", { class: "field" }, h("label", { for: "key" }, "API key"), input),
   message,
-  h("div", { class: "actions" }, local, h("button", { class: "button primary" }, "Show")),
-  h("p", { class: "hint" }, "It stays in this tab and is sent to this API only, in a header."));
+  h("p", { class: "hint" }, "It stays in this tab and is sent to this API only, in a header."),
+  h("div", { class: "actions" }, local, h("button", { class: "button primary" }, "Open")));
   const opened = dialog("Your key", form, {
     kind: "small",
     closed: () => {

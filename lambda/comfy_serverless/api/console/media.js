@@ -126,10 +126,9 @@ const detail = (output, isInJob, close) => [
 export const changesOf = ({ job_id: id, metadata }) =>
   `#/run${metadata?.workflow ? `/${encodeURIComponent(metadata.workflow)}` : ""}?from=${encodeURIComponent(id)}`;
 
-/** Submit a job's workflow again, with its labels. Seeds that were drawn are drawn anew. Returns the new job. */
+/** Run a job's request again, as it was asked: a seed of -1 is drawn anew. Returns the new job. */
 export const again = async (job) => {
-  const { workflow } = await get(`jobs/${encodeURIComponent(job.id)}/workflow`);
-  const made = await post("jobs", { workflow, metadata: job.metadata ?? {} }, { idempotencyKey: newId() });
+  const made = await post(`jobs/${encodeURIComponent(job.id)}/again`, {}, { idempotencyKey: newId() });
   toast(["It runs again: ", h("a", { href: `#/jobs/${encodeURIComponent(made.id)}` }, made.id.slice(0, 13))]);
   return made;
 };

@@ -16,7 +16,8 @@ const MOST_SHOWN = 8;
 
 export const begin = async (root) => {
   const called = h("input", { type: "text", id: "batch-name", maxlength: 40, pattern: "[A-Za-z0-9_\\-]+", value: suggested() });
-  let isNamed = false; // by hand
+  // By hand.
+  let isNamed = false;
   called.addEventListener("input", () => { isNamed = true; });
   const status = h("div", {});
   const place = h("div", { class: "stack" });

@@ -11,7 +11,7 @@ const ICONS = {
   text: "M3 4h10M3 7h10M3 10h7M3 13h4", cube: "M8 2l5.2 3v6L8 14l-5.2-3V5zM2.8 5L8 8l5.2-3M8 8v6", file: "M4 2h5l3 3v9H4zM9 2v3h3",
   left: "M10 3L5 8l5 5", right: "M6 3l5 5-5 5", dice: "M3 3h10v10H3zM6 6h.1M10 10h.1M8 8h.1", plus: "M8 3v10M3 8h10",
   search: "M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9zM10.3 10.3l3.2 3.2", key: "M10.5 2.5a3 3 0 1 0-2.4 4.8L3 12.5V14h2.5v-1.8h1.8v-1.8l1.5-1.5a3 3 0 0 0 1.7-6.4z",
-  edit: "M3 13l.6-2.8L10.8 3 13 5.2 5.8 12.4z", warn: "M8 2.5l6 11H2zM8 6.5v3.2M8 11.6h.1", fit: "M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10", pulse: "M1.5 8h3l2-4.5 3 9 2-4.5h3",
+  edit: "M3 13l.6-2.8L10.8 3 13 5.2 5.8 12.4z", warn: "M8 2.5l6 11H2zM8 6.5v3.2M8 11.6h.1", fit: "M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10", chart: "M3 13.5v-4M8 13.5v-11M13 13.5V6", pulse: "M1.5 8h3l2-4.5 3 9 2-4.5h3",
 };
 
 /** A small picture; nothing to a screen reader: what it means is said beside it. */
@@ -20,7 +20,7 @@ export const icon = (name, size = 16) =>
     svg("path", { d: ICONS[name] ?? ICONS.file }));
 
 export const STATUSES = ["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"];
-const MARKS = { queued: "clock", running: "pulse", canceling: "stop", succeeded: "check", failed: "cross", canceled: "stop", expired: "clock", paused: "pause" };
+const MARKS = { queued: "clock", running: "pulse", canceling: "stop", succeeded: "check", failed: "cross", canceled: "stop", paused: "pause", completed: "check" };
 
 /** The status of a job or a batch: a word and a mark, never a color alone. */
 export const statusChip = (status) =>
@@ -83,11 +83,12 @@ export const bytes = (count) => {
   return "";
 };
 
-/** "$0.0021", "$1.20"; "–" if nobody knows. */
+/** "$0.0021", "$1.20", "< $0.000001"; "–" if nobody knows. */
 export const dollars = (amount) => {
   if (amount === null || amount === undefined) return "–";
   if (amount === 0) return "$0";
-  return `$${amount < 0.1 ? Number(amount).toPrecision(2).replace(/e.*/, "") : Number(amount).toFixed(2)}`;
+  if (amount < 1e-6) return "< $0.000001";
+  return `$${amount < 0.1 ? Number(amount).toPrecision(2) : Number(amount).toFixed(2)}`;
 };
 
 export const number = (count) => (count === null || count === undefined ? "–" : Number(count).toLocaleString("en-US"));

@@ -11,7 +11,8 @@ import { h } from "./dom.js";
  */
 export const windowed = ({ render, keyOf, rowHeight, label, onNearEnd = () => {} }) => {
   const element = h("ul", { class: "windowed", "aria-label": label });
-  const rows = new Map(); // key -> {item, node, index}
+  // Key -> {item, node, index}.
+  const rows = new Map();
   let items = [];
   let height = rowHeight();
   let asked = 0;
@@ -48,7 +49,8 @@ export const windowed = ({ render, keyOf, rowHeight, label, onNearEnd = () => {}
       }
       if (row.node.getAttribute("aria-setsize") !== String(items.length)) row.node.setAttribute("aria-setsize", items.length);
       const place = before ? before.nextSibling : element.firstChild;
-      if (row.node !== place) element.insertBefore(row.node, place); // the order of the page is that of the list
+      // The order of the page is that of the list.
+      if (row.node !== place) element.insertBefore(row.node, place);
       before = row.node;
     }
     for (const [key, row] of rows) {

@@ -34,7 +34,8 @@ const list = async (root) => {
   pagesOf("workflows/doctor", "versions").then((versions) => {
     versions.filter((version) => version.breaks).forEach((version) => broken.set(version.name, version));
     if (broken.size) paint();
-  }, () => {}); // it is a hint: the page of the workflow says why it could not be asked
+  // It is a hint: the page of the workflow says why it could not be asked.
+  }, () => {});
   return stop;
 };
 

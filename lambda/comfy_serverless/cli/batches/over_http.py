@@ -19,6 +19,7 @@ from comfy_serverless.batches.results import Row
 from comfy_serverless.cli import remote
 from comfy_serverless.cli.batches.check import read_workflow
 from comfy_serverless.cli.batches.place import Again, Known, NotFetched, SentFiles, Taken
+from comfy_serverless.cli.habits import say
 from comfy_serverless.cli.remote_answers import Document, reason_of
 from comfy_serverless.cli.uploading import upload_file
 from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound, TooLarge, UpstreamError
@@ -134,6 +135,8 @@ class OverHttp:
             return None
 
     def _taken(self, document: Document) -> Taken:
+        for warning in document.get("warnings", ()):
+            say(f"Note: {warning}.")
         return Taken(f"{self.api.shown}{_one(str(document['id']))}", lambda: _known(document))
 
     def _document(self, name: str) -> Document:
