@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import S3Address, Trouble, trouble_of
-from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
+from comfy_serverless.batches.cure import REPEATABLE, is_curable
 from comfy_serverless.errors import NotFound
 
 if TYPE_CHECKING:
@@ -86,11 +86,6 @@ class Row:
             "outputs": self.outputs,
             **({"outputs_uri": self.outputs_uri} if self.outputs_uri else {}),
         }
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether the line is no request."""
-        return self.status == BAD
 
     @property
     def is_repeatable(self) -> bool:

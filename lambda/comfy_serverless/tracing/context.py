@@ -15,7 +15,6 @@ STATE: Final = "tracestate"
 _PARENT_FORM = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
 )
-_SAMPLED = 0x01
 #: What a service must hand on, at least; more than that, and what is none, is dropped.
 _MOST_STATE_CHARACTERS, _MOST_MEMBERS = 512, 32
 _STATE_FORM = re.compile(r"[\x20-\x7e\t]*")
@@ -44,11 +43,6 @@ class Trace:
     def span_id(self) -> str:
         """The id of the span, in hex."""
         return self.traceparent[36:52]
-
-    @property
-    def is_sampled(self) -> bool:
-        """Whether whoever began it keeps it."""
-        return bool(int(self.traceparent[53:55], 16) & _SAMPLED)
 
     def fields(self) -> dict[str, str]:
         """The headers, or the fields of a message."""

@@ -81,7 +81,7 @@ def test_every_line_has_the_number_that_a_plain_splitter_gives_it(
     assert [row.line for row in results.rows()] == list(expected)
     for row in results.rows():
         line = expected[row.line].strip(b"\r\xef\xbb\xbf")
-        assert row.is_bad or json.loads(line)["metadata"] == row.metadata
+        assert row.status == "bad" or json.loads(line)["metadata"] == row.metadata
     for row, again in results.again():
         assert json.loads(again)["metadata"] == json.loads(expected[row.line].strip(b"\r\xef\xbb\xbf"))["metadata"]
     assert list(results.bad_lines()) == [expected[number] for number in sorted(bad)]
