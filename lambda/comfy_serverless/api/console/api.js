@@ -22,8 +22,10 @@ let scope = new AbortController();
 let known = null;
 let isLost = false;
 
+/** The key of this tab; "" for none. */
 export const key = () => sessionStorage.getItem(KEY) ?? "";
 
+/** Use this key from now on. */
 export const setKey = (text) => {
   // What a page keeps is the key's owner's.
   if (text !== key()) sessionStorage.clear();
@@ -32,6 +34,7 @@ export const setKey = (text) => {
   tell("key", { has: true });
 };
 
+/** Use no key any more, and forget all that was kept under it. */
 export const forget = () => {
   sessionStorage.clear();
   known = null;
@@ -66,6 +69,7 @@ export const baseUrl = () => ROOT.href.replace(/\/$/, "");
 /** Headers that show whose request it is, for the API's own origin only: a signed link has its right in itself. */
 export const rights = (url) => (new URL(url).origin === ROOT.origin && key() ? { authorization: `Bearer ${key()}` } : {});
 
+/** What the API answers. `get` is tried again and ends with its page; the others are sent once and go on without it. All raise ApiError. */
 export const get = (path, query, options = {}) =>
   again(() => send("GET", path, { query, ...options, signal: options.signal === undefined ? scope.signal : options.signal }));
 export const post = (path, body, options = {}) => send("POST", path, { body, ...options });

@@ -108,6 +108,7 @@ export const pagesOf = async (path, name, query = {}) => {
 /** The workflows that this key's owner may run. */
 export const all = () => pagesOf("workflows", "workflows");
 
+/** Whose a workflow is, in words. */
 export const sourceWord = (source) => ({ own: "yours", operator: "shared by the operator", image: "in the image" })[source] ?? source;
 
 /** Ask for a name, keep a workflow under it, and go there. */
@@ -163,6 +164,7 @@ const LAST = "last:";
 /** Where this tab keeps something for the key in use. */
 export const memoryOf = (what) => `${LAST}${keyTag()}:${what}`;
 
+/** Keep something in this tab. */
 export const store = (memory, value) => {
   try {
     sessionStorage.setItem(memory, JSON.stringify(value));

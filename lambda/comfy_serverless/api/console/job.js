@@ -237,11 +237,13 @@ const errorOf = ({ error }) =>
 /** Where the time went, as one bar and its legend; and the nodes that took longest. */
 export const phasesOf = (job) => {
   const told = { ...(job.timings_ms ?? {}) };
-  told.queue = (job.metrics?.queue_ms ?? 0) + (told.queued ?? 0); // for a worker, and then for its other jobs
+  // For a worker, and then for its other jobs.
+  told.queue = (job.metrics?.queue_ms ?? 0) + (told.queued ?? 0);
   const without = (whole, ...parts) => {
-    if (told[whole]) told[whole] = Math.max(0, parts.reduce((left, part) => left - (told[part] ?? 0), told[whole]));
+    for (const part of parts) told[whole] = Math.max(0, told[whole] - (told[part] ?? 0));
   };
-  without("overhead", "preparing", "delivering"); // first: `preparing` is whole here
+  // First, as `preparing` is whole here.
+  without("overhead", "preparing", "delivering");
   without("preparing", "fetching", "models");
   without("executing", "loading");
   const known = new Set([...PHASES.map(([key]) => key), "total", "queued"]);

@@ -178,7 +178,8 @@ const follow = async ({ url, take, isOver, onOpen, onLost, signal, needsLife = f
       if (signal.aborted) return;
       if (error instanceof Paused) continue;
       if (error.status === 401 && !isRenewed) {
-        isRenewed = true; // the link had expired before it was used: there is another one
+        // The link had expired before it was used: there is another one.
+        isRenewed = true;
         continue;
       }
       if (error instanceof NoStream || (error.status >= 400 && error.status < 500 && error.status !== 429)) throw error;

@@ -7,6 +7,7 @@ import { action, bytes, dialog, facts, icon, isPicture, labels, thumb, time, toa
 const MOST_TEXT_BYTES = 200_000;
 const TEXTS = /^(text\/(plain|csv|markdown)|application\/(json|x-ndjson))$/;
 
+/** What a browser plays or shows of it, by its media type. */
 export const isVideo = (output) => /^video\/(mp4|webm|ogg|quicktime)$/.test(output.content_type);
 export const isSound = (output) => /^audio\/[\w.+-]+$/.test(output.content_type);
 export const isText = (output) => TEXTS.test(output.content_type);
@@ -34,8 +35,10 @@ const text = (output) => {
   return box;
 };
 
+/** What an output is called, for those who do not see it. */
 export const name = (output) => `${output.title || output.class_type || "Output"}: ${output.name}`;
 
+/** "1024 × 768"; null if it has none. */
 export const dimensions = (output) => (output.width && output.height ? `${output.width} × ${output.height}` : null);
 
 /** What is told below an output. */

@@ -14,6 +14,7 @@ const MOST_SENT = 3_000_000;
 const DAY_S = 86_400;
 const MOST_SHOWN = 8;
 
+/** The page that makes one. */
 export const begin = async (root) => {
   const called = h("input", { type: "text", id: "batch-name", maxlength: 40, pattern: "[A-Za-z0-9_\\-]+", value: suggested() });
   // By hand.
@@ -184,6 +185,7 @@ const MANIFESTS = /\.(jsonl|ndjson|json)(\.gz)?$/i;
 
 /** Whether a file is a manifest by its name. */
 export const isManifest = (name) => MANIFESTS.test(name);
+/** Whether a file is a table by its name. */
 export const isTable = (name) => /\.(csv|tsv)$/i.test(name);
 
 /** The rows of a CSV text (RFC 4180), by commas, semicolons or tabs, whichever its first line has most of. */

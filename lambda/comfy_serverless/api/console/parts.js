@@ -39,6 +39,7 @@ export const bar = (value, label = "Progress", kind = "live") => {
 /** A moment: how long ago, and the whole date when it is pointed at. `keepTimes` keeps those up to date. */
 export const time = (iso) => (iso ? h("time", { datetime: iso, title: new Date(iso).toLocaleString() }, ago(iso)) : h("span", {}, "–"));
 
+/** Write anew how long ago the moments on the page are. */
 export const keepTimes = () => {
   for (const element of document.querySelectorAll("time[datetime]")) {
     const text = ago(element.getAttribute("datetime"));
@@ -91,6 +92,7 @@ export const dollars = (amount) => {
   return `$${amount < 0.1 ? Number(amount).toPrecision(2) : Number(amount).toFixed(2)}`;
 };
 
+/** "12,345" */
 export const number = (count) => (count === null || count === undefined ? "–" : Number(count).toLocaleString("en-US"));
 
 /** Labels of a job, each a link to all jobs with it. */
