@@ -18,11 +18,9 @@ from comfy_serverless.api.auth import admin
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, UNREADABLE, ErrorEnvelope, documented
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
-from comfy_serverless.aws.dynamodb import moment_of
-from comfy_serverless.jobs.prices import MOST_USD, checked_budget, usd
-from comfy_serverless.moments import moment_text
+from comfy_serverless.jobs.prices import MOST_USD, checked_budget
 from comfy_serverless.observability import log
-from comfy_serverless.table.api_keys import ApiKey, BudgetAction, KeyOptions
+from comfy_serverless.table.api_keys import BudgetAction, KeyOptions
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -90,7 +88,7 @@ class KeyList(BaseModel):
 def list_keys() -> Response[str]:
     """Return the records of all keys, never the keys themselves."""
     admin(router)
-    found = [Key.model_validate(shown(key)) for key in services(router).keys.list()]
+    found = [Key.model_validate(key.to_json()) for key in services(router).keys.list()]
     return answer(HTTPStatus.OK, KeyList(keys=found).model_dump())
 
 
@@ -113,7 +111,7 @@ def make_key(body: Annotated[NewKeyBody, Body()]) -> Response[str]:
     }
     text, key = services(router).keys.create(body.name, owner=body.owner, **options)
     log.info("a key was made", key_id=key.id, owner=key.owner, by=who.key_id)
-    made = NewKeyAnswer.model_validate({"key": text, **shown(key)})
+    made = NewKeyAnswer.model_validate({"key": text, **key.to_json()})
     return answer(HTTPStatus.CREATED, made.model_dump())
 
 
@@ -129,21 +127,4 @@ def end_key(id: _Id) -> Response[str]:  # noqa: A002  (the route's name)
     who = admin(router)
     key = services(router).keys.revoke(id, admins_too=False)
     log.info("a key was ended", key_id=key.id, owner=key.owner, by=who.key_id)
-    return answer(HTTPStatus.OK, Key.model_validate(shown(key)).model_dump())
-
-
-def shown(key: ApiKey) -> dict[str, object]:
-    """A key's record, as the API tells it."""
-    return {
-        "id": key.id,
-        "name": key.name,
-        "owner": key.owner,
-        "created_at": key.created_at,
-        "expires_at": None if key.expires is None else moment_text(moment_of(key.expires)),
-        "is_admin": key.is_admin,
-        "is_revoked": key.is_revoked,
-        "max_in_flight": key.max_in_flight,
-        "requests_per_minute": key.requests_per_minute,
-        "budget_usd": None if key.budget_nanousd is None else usd(key.budget_nanousd),
-        "budget_action": None if key.budget_nanousd is None else key.budget_action.value,
-    }
+    return answer(HTTPStatus.OK, Key.model_validate(key.to_json()).model_dump())

@@ -201,24 +201,7 @@ def _state(key: ApiKey) -> str:
 
 
 def _as_json(key: ApiKey) -> dict[str, Any]:
-    from comfy_serverless.aws.dynamodb import moment_of
-    from comfy_serverless.jobs.prices import usd
-    from comfy_serverless.moments import moment_text
-
-    return {
-        "id": key.id,
-        "name": key.name,
-        "owner": key.owner,
-        "created_at": key.created_at,
-        "expires_at": None if key.expires is None else moment_text(moment_of(key.expires)),
-        "max_in_flight": key.max_in_flight,
-        "requests_per_minute": key.requests_per_minute,
-        "is_admin": key.is_admin,
-        "budget_usd": None if key.budget_nanousd is None else usd(key.budget_nanousd),
-        "budget_action": None if key.budget_nanousd is None else key.budget_action.value,
-        "is_revoked": key.is_revoked,
-        "is_good": key.is_good,
-    }
+    return {**key.to_json(), "is_good": key.is_good}
 
 
 def _dollars(text: str) -> int:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
 
 from PIL import (
@@ -70,16 +71,23 @@ def check_image(file: BinaryIO, *, budget: Budget, max_pixels: int) -> str:
     """
     budget.add_file(file)
     pixels = _Pixels(max_pixels, budget)
-    try:
+    with refusing(file, "is a truncated or damaged image"):
         return _decode(file, pixels)
+
+
+@contextmanager
+def refusing(file: BinaryIO, because: str) -> Iterator[None]:
+    """Turn what decoders raise for a file into Refused, which says `because` where nothing better is known."""
+    try:
+        yield
     except (Refused, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise Refused(f"has more pixels than can be opened: {error}") from error
     except UnidentifiedImageError as error:
         raise Refused(looks_like(file)) from error
-    except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
-        raise Refused(f"is a truncated or damaged image: {error or type(error).__name__}") from error
+    except Exception as error:  # decoders raise nearly anything for a damaged file
+        raise Refused(f"{because}: {error or type(error).__name__}") from error
 
 
 def open_image(file: BinaryIO) -> Image.Image:

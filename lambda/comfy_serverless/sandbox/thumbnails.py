@@ -15,11 +15,10 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from comfy_serverless.sandbox.images import claimed_pixels, decoded_size, open_image
+from comfy_serverless.sandbox.images import claimed_pixels, decoded_size, open_image, refusing
 from comfy_serverless.sandbox.limits import Budget
-from comfy_serverless.sandbox.looks import looks_like
 from comfy_serverless.sandbox.masks import eight_bit
 from comfy_serverless.sandbox.refused import Refused
 
@@ -76,17 +75,9 @@ def thumbnail(file: BinaryIO, *, budget: Budget, is_video: bool) -> str:
     Raises Refused if the file is of no accepted format, damaged, or has too many pixels; or for a video without PyAV.
     """
     os.nice(max(0, _NICENESS - os.nice(0)))  # once
-    try:
+    with refusing(file, "cannot be decoded"):
         small = _of_video(file, budget) if is_video else _of_picture(file, budget)
         return base64.b64encode(_as_webp(small)).decode("ascii")
-    except (Refused, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise Refused(f"has more pixels than can be opened: {error}") from error
-    except UnidentifiedImageError as error:
-        raise Refused(looks_like(file)) from error
-    except Exception as error:  # decoders raise nearly anything for a damaged file
-        raise Refused(f"cannot be decoded: {error or type(error).__name__}") from error
 
 
 def _of_picture(file: BinaryIO, budget: Budget) -> Image.Image:

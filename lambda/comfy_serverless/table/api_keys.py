@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
-from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s, now_text
+from comfy_serverless.aws.dynamodb import Item, Table, Update, moment_of, now_s, now_text
 from comfy_serverless.errors import Forbidden, InvalidRequest, NotFound
+from comfy_serverless.jobs.prices import usd
+from comfy_serverless.moments import moment_text
 from comfy_serverless.table.columns import read_columns, write_columns
 
 #: The beginning of all keys, by which scanners of repositories find a leaked one.
@@ -92,6 +94,22 @@ class ApiKey:
         if self.budget_action is not BudgetAction.WARN:
             columns["budget_action"] = self.budget_action.value
         return {"pk": _ADMINS if self.is_admin else _KEYS, "sk": _sort_key(digest), **columns}
+
+    def to_json(self) -> dict[str, Any]:
+        """As the API and the command line tell it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "owner": self.owner,
+            "created_at": self.created_at,
+            "expires_at": None if self.expires is None else moment_text(moment_of(self.expires)),
+            "max_in_flight": self.max_in_flight,
+            "requests_per_minute": self.requests_per_minute,
+            "is_admin": self.is_admin,
+            "budget_usd": None if self.budget_nanousd is None else usd(self.budget_nanousd),
+            "budget_action": None if self.budget_nanousd is None else self.budget_action.value,
+            "is_revoked": self.is_revoked,
+        }
 
     @property
     def is_good(self) -> bool:
