@@ -34,8 +34,8 @@ from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
 
 if TYPE_CHECKING:
+    from comfy_serverless.batches.batch import Batch
     from comfy_serverless.batches.keeper import Keeper
-    from comfy_serverless.batches.store import Batch
 
 SIZES = (100, 1000, 10_000, 100_000)
 #: The most that a line of the largest may cost, in terms of the second's; a hundred lines are too few to compare with.
@@ -135,7 +135,7 @@ def _lines(count: int) -> Iterator[str]:
 def _read(key: str) -> Figures:
     """Make a batch of the manifest, and jobs of its lines. Runs in a separate process."""
     from comfy_serverless.aws.s3 import S3Address
-    from comfy_serverless.handlers.wiring import ingest
+    from comfy_serverless.handlers.wiring_ingest import ingest
     from comfy_serverless.jobs.sources import DroppedObject
 
     counted = counted_calls()

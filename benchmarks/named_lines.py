@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from benchmarks.editor_format import best_s
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.reading import CHUNK_LINES, BatchReader, in_chunks
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.graph.inputs import InputKind
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.settings import Settings

@@ -9,7 +9,7 @@ with Comfy() as client:
     workflow = client.workflows.from_file("workflows/thumbnail.json")
     workflow.set_input("1", "image", photo)  # a handle; the name of an uploaded file does as well
     job = client.submit(workflow, metadata={"campaign": "autumn"})
-    for event in job.events():  # live with `make dev`; snapshots behind API Gateway
+    for event in job.events():  # live with `make dev` and `LiveEvents`, else snapshots
         if isinstance(event, Progress):
             print(f"{event.value:.0%} {event.message}")
         if isinstance(event, OutputReady):

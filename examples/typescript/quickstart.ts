@@ -8,7 +8,7 @@ const client = new Comfy({ apiKey: process.env.COMFY_API_KEY }); // this SDK rea
 const workflow = await client.workflows.fromFile("workflows/thumbnail.json");
 workflow.setInput("1", "image", client.assets.fromFile("events/photo.jpg")); // the same bytes are never sent again
 const job = await client.submit(workflow);
-for await (const event of job.events()) { // live with `make dev`; snapshots behind API Gateway
+for await (const event of job.events()) { // live with `make dev` and `LiveEvents`, else snapshots
   if (event.kind === "progress") console.log(`${Math.round(event.value * 100)}% ${event.message ?? ""}`);
   if (event.kind === "outputReady") console.log("made", event.output.name);
 }

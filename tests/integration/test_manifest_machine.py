@@ -17,8 +17,9 @@ import pytest
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches.store import Batch, BatchStore
-from comfy_serverless.handlers import wiring
+from comfy_serverless.batches.batch import Batch
+from comfy_serverless.batches.store import BatchStore
+from comfy_serverless.handlers import wiring_ingest
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.settings import Settings
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
@@ -131,7 +132,7 @@ def begin(machine: Machine, manifest: bytes, monkeypatch: pytest.MonkeyPatch) ->
     with wired(monkeypatch, Settings.from_environment()):
         bucket = machine.stack.environment["ASSETS_BUCKET"]
         machine.aws.client().put_object(Bucket=bucket, Key="large.jsonl", Body=manifest)
-        return wiring.ingest().begin_batch(DroppedObject(address=S3Address(bucket, "large.jsonl"), version="1"))
+        return wiring_ingest.ingest().begin_batch(DroppedObject(address=S3Address(bucket, "large.jsonl"), version="1"))
 
 
 @pytest.mark.timeout(1800)

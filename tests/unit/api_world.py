@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from comfy_serverless.api.app import create_app
-from comfy_serverless.handlers import wiring
+from comfy_serverless.handlers import wiring_api
 from comfy_serverless.settings import Settings
 from tests.unit import api_contract
 from tests.unit.jobs_table import NAME, REGION, aws, create_table
@@ -75,7 +75,7 @@ class ApiWorld:
                 **settings,
             ),
         ):
-            self.services = wiring.services()
+            self.services = wiring_api.services()
         self.services.table._client.meta.events.register(
             "before-call.dynamodb", lambda model, **_: self.calls.update([model.name])
         )

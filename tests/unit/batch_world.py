@@ -15,10 +15,11 @@ from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
+from comfy_serverless.batches.batch import Batch
 from comfy_serverless.batches.drops import Drops
 from comfy_serverless.batches.fates import fates
 from comfy_serverless.batches.keeper import Keeper
-from comfy_serverless.batches.store import Batch, BatchStore, hold_back
+from comfy_serverless.batches.store import BatchStore, hold_back
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls
 from comfy_serverless.jobs.message import JobMessage

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.batches.store import Batch, hold_back
+from comfy_serverless.batches.batch import Batch
+from comfy_serverless.batches.store import hold_back
 from comfy_serverless.errors import EngineCrashed
-from comfy_serverless.handlers import wiring
+from comfy_serverless.handlers import wiring_ingest
 from comfy_serverless.jobs.document import Job, JobError, Output
 from comfy_serverless.jobs.message import JobMessage
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld
@@ -47,7 +48,9 @@ class Batches(ApiWorld):
         super().__init__(session, monkeypatch, **queues, **settings)
         with wired(monkeypatch, self.services.settings):
             # What it asks about lines is made when it is asked, and there is no wiring then.
-            self.keeper = replace(wiring.ingest().keeper, named=self.services.named, behind=lambda: self.services)
+            self.keeper = replace(
+                wiring_ingest.ingest().keeper, named=self.services.named, behind=lambda: self.services
+            )
 
     @property
     def table(self) -> Any:

@@ -21,7 +21,7 @@ BUILDERS = frozenset(
     | {"ApiKeyStore", "ModelStore", "NodeListReader", "NodeListWriter", "Endpoint", "WebhookQueue", "Services"}
 )
 #: Who may call them, and who asks boto3 for a client.
-WIRING = ("handlers/wiring.py", "handlers/wiring_worker.py", "cli/stack.py", "aws/")
+WIRING = ("handlers/wiring", "cli/stack.py", "aws/")
 PACKAGE = SOURCE / "comfy_serverless"
 #: What a handler does not load with its import, beside what every Lambda function waits for anyway.
 NOT_AT_START = {
@@ -118,7 +118,10 @@ def test_what_converts_is_loaded_with_the_first_workflow_of_the_editor() -> None
 
 
 def test_importing_the_wiring_loads_no_library() -> None:
-    assert not loaded_by("import comfy_serverless.handlers.wiring_worker") & {*AWS, *LIBRARIES_NOT_AT_START}
+    assert not loaded_by("from comfy_serverless.handlers import wiring_api, wiring_ingest, wiring_worker") & {
+        *AWS,
+        *LIBRARIES_NOT_AT_START,
+    }
 
 
 def calls_in(path: Path) -> list[str]:

@@ -17,13 +17,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from comfy_serverless.api.auth import caller
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, documented
 from comfy_serverless.api.body_reader import BodyReader
-from comfy_serverless.api.job_lists import DEFAULT_PAGE, MAX_PAGE, read_cursor, write_cursor
+from comfy_serverless.api.job_lists import DEFAULT_PAGE, MAX_PAGE
+from comfy_serverless.api.paging import Cursor, page_of, read_cursor, write_cursor
 from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.aws.dynamodb import moment_of, now_s
 from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, InvalidRequest, TooLarge
 from comfy_serverless.files import UNKNOWN_TYPE, type_of_name
-from comfy_serverless.jobs.links import Links
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import (
@@ -207,14 +207,11 @@ def post_asset(
 )
 def list_assets(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Cursor = None,
 ) -> Response[str]:
     """Return a page of the caller's uploads: one query, and one read of all of them."""
     assets, end = services(router).assets.page(caller(router).owner, limit=limit, before=read_cursor(cursor))
-    page: dict[str, Any] = {"assets": [_document(asset) for asset in assets]}
-    if end is not None:
-        page["next_cursor"] = write_cursor(end)
-    return answer(HTTPStatus.OK, page)
+    return answer(HTTPStatus.OK, page_of("assets", [_document(asset) for asset in assets], end and write_cursor(end)))
 
 
 @router.post(
@@ -362,7 +359,7 @@ def _document(asset: Asset) -> dict[str, Any]:
 def _link(asset: Asset) -> tuple[str, str]:
     behind = services(router)
     name = (asset.file_path or asset.id).rpartition("/")[2]
-    link = Links(behind.s3, behind.settings.link_expiry_s).of(asset.address, name=name, content_type=asset.content_type)
+    link = behind.links.of(asset.address, name=name, content_type=asset.content_type)
     return link.url, moment_text(link.expires_at)
 
 

@@ -12,20 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.api.outputs import outputs_of
+from comfy_serverless.api.paging import bad_cursor
 from comfy_serverless.batches.fates import Fate, fates
 from comfy_serverless.batches.pinning import labels_of_job
 from comfy_serverless.batches.results import shown_input
 from comfy_serverless.batches.tally import is_of_another_line
-from comfy_serverless.errors import InvalidCursor
 from comfy_serverless.jobs.document import JobStatus, Output
-from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.output_list import Page, read_page
+from comfy_serverless.jobs.output_list import Page
 from comfy_serverless.jobs.reserved import Reserved
 
 if TYPE_CHECKING:
     from comfy_serverless.api.services import Services
-    from comfy_serverless.batches.store import Batch
+    from comfy_serverless.batches.batch import Batch
 
 #: The lines that one page goes through, at most; and how long, in seconds.
 _MAX_LINES: Final = 1000
@@ -47,17 +46,18 @@ class Place:
     number: int = 1
     start: int = 0
 
-    def to_text(self) -> str:
-        """As a cursor has it."""
+    def to_cursor(self) -> str:
+        """As `parse` reads it."""
         return f"{self.offset}.{self.number}.{self.start}"
 
     @classmethod
     def parse(cls, cursor: str | None) -> Place:
         """Read a cursor. Raises InvalidCursor."""
-        match = _CURSOR.fullmatch(cursor) if cursor is not None else None
-        if cursor is not None and match is None:
-            raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
-        return cls(*map(int, match.groups())) if match else cls()
+        if cursor is None:
+            return cls()
+        if (match := _CURSOR.fullmatch(cursor)) is None:
+            raise bad_cursor()
+        return cls(*map(int, match.groups()))
 
 
 def page(batch: Batch, place: Place, behind: Services, *, limit: int) -> tuple[list[dict[str, Any]], Place | None]:
@@ -67,7 +67,7 @@ def page(batch: Batch, place: Place, behind: Services, *, limit: int) -> tuple[l
     """
     found: list[dict[str, Any]] = []
     seen, until = 0, time.monotonic() + _WITHIN_S
-    links = Links(behind.s3, behind.settings.link_expiry_s)
+    links = behind.links
     here = place
     for fate, number in _lines(batch, place, behind):
         here = Place(fate.line.offset, number, place.start if fate.line.offset == place.offset else 0)
@@ -112,11 +112,7 @@ def _has_outputs(batch: Batch, fate: Fate) -> bool:
 
 def _outputs_of(fate: Fate, behind: Services, *, start: int, limit: int) -> Page:
     assert fate.state is not None  # noqa: S101 - for the type checker: `_has_outputs` has asked
-    if (listed_in := fate.state.document().outputs_uri) is not None:
-        return read_page(behind.s3, S3Address.parse(listed_in), start=start, limit=limit)
-    outputs = (behind.jobs.read(fate.state.id) or fate.state).outputs
-    end = start + limit
-    return Page(list(outputs[start:end]), end if end < len(outputs) else None)
+    return outputs_of(fate.state, behind, start=start, limit=limit)
 
 
 def _output(fate: Fate, number: int, output: Output) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.manifest_text import HEAD_BYTES, MANIFEST_TYPE, in_lines, is_in_lines
 from comfy_serverless.batches.orders import Order
 from comfy_serverless.batches.owned import check_line, digest, owned_batch
@@ -24,7 +25,6 @@ from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import ranges_for
 from comfy_serverless.batches.results import Results
 from comfy_serverless.batches.retry import Retry, Selection
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound, TooLarge, WrongBatchState
 from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.extra_data import refuse_unkept

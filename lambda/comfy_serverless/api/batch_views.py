@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.api.batch_bodies import BatchDocument, Failure
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.ranges import Range, first_lines
 from comfy_serverless.batches.results import Results
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.outward import outward
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def _document(
 
 
 def _links(batch: Batch, behind: Services) -> dict[str, str]:
-    results, links = Results.of(behind.s3, batch), Links(behind.s3, behind.settings.link_expiry_s)
+    results, links = Results.of(behind.s3, batch), behind.links
     return {
         name: links.of(
             address := results.address_of(ending), name=address.key.rpartition("/")[2], content_type=content_type

@@ -6,9 +6,6 @@ A batch is its owner's: what another owner has is not there, whatever it is call
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import unquote
@@ -33,10 +30,11 @@ from comfy_serverless.api.batch_views import needs_counting, shown
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, UNREADABLE, ErrorEnvelope, documented
 from comfy_serverless.api.budgets import check_budget
 from comfy_serverless.api.jobs import IdempotencyKey
+from comfy_serverless.api.paging import Cursor, page_of, read_cursor, write_cursor
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
-from comfy_serverless.batches.store import Batch, BatchStatus
-from comfy_serverless.errors import InvalidCursor, NotFound
+from comfy_serverless.batches.batch import Batch, BatchStatus
+from comfy_serverless.errors import NotFound
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -48,11 +46,9 @@ MAX_OUTPUTS, DEFAULT_OUTPUTS = 100, 50
 _ONE_EVERY_S, _MANY_EVERY_S = 2.0, 10.0
 #: A key of the table has 1,024 bytes.
 _MAX_NAME_BYTES = 1000
-_CURSOR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[A-Za-z0-9_-]{1,64}")
 _TAG = "batches"
 
 Name = Annotated[str, Path(description="The batch's name, which means the newest of that name; or its id.")]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 _WRONG_STATE = {409: documented("`batch_state`: it has ended, or has not yet.", ErrorEnvelope)}
 
 
@@ -90,16 +86,13 @@ def list_batches(
 ) -> Response[str]:
     """Return a page of the caller's batches."""
     behind = services(router)
-    found, end = behind.batches.page(caller(router).owner, limit=limit, before=_read_cursor(cursor))
+    found, end = behind.batches.page(caller(router).owner, limit=limit, before=read_cursor(cursor))
     documents = [shown(batch, behind) for batch in found]
     for batch in found:
         if needs_counting(batch, every_s=_MANY_EVERY_S):
             order(batch, behind)
-    listed = BatchList(batches=documents, next_cursor=_write_cursor(end) if end else None)
-    document = listed.model_dump(mode="json")
-    if listed.next_cursor is None:
-        del document["next_cursor"]
-    return answer(HTTPStatus.OK, document)
+    listed = [document.model_dump(mode="json") for document in documents]
+    return answer(HTTPStatus.OK, page_of("batches", listed, end and write_cursor(end)))
 
 
 @router.get(
@@ -192,7 +185,7 @@ def get_batch_outputs(
     """Return a page of outputs, each with its line."""
     place = Place.parse(cursor)
     outputs, end = page(_find(name), place, services(router), limit=limit)
-    return answer(HTTPStatus.OK, {"outputs": outputs, **({"next_cursor": end.to_text()} if end else {})})
+    return answer(HTTPStatus.OK, page_of("outputs", outputs, end.to_cursor() if end else None))
 
 
 def _find(name: str) -> Batch:
@@ -213,19 +206,3 @@ def _answer_taken(batch: Batch, *, is_new: bool, warning: str | None, **more: ob
     document = shown(batch, services(router)).model_dump(mode="json")
     told = {**document, "warnings": [] if warning is None else [warning], **more}
     return answer(HTTPStatus.CREATED if is_new else HTTPStatus.OK, told)
-
-
-def _write_cursor(end: str) -> str:
-    return base64.urlsafe_b64encode(end.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        text = base64.b64decode(cursor[:200] + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        text = ""
-    if not _CURSOR.fullmatch(text):
-        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
-    return text

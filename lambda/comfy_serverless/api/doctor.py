@@ -18,11 +18,12 @@ from pydantic import BaseModel
 
 from comfy_serverless.api.auth import caller
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, documented
+from comfy_serverless.api.paging import Cursor, checked_cursor
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.workflow_bodies import Finding
 from comfy_serverless.api.workflow_lookup import own_head
-from comfy_serverless.errors import InvalidCursor, NotFound
+from comfy_serverless.errors import NotFound
 from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.workflows.items import Head
 from comfy_serverless.workflows.reference import NAME, check_name
@@ -108,18 +109,16 @@ def get_diagnosis(
     release: Annotated[str | None, Query(max_length=100, description="A release, as `release ls` shows it.")] = None,
     name: Annotated[str | None, Query(max_length=100, description="One workflow alone.")] = None,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _DEFAULT_PAGE,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Cursor = None,
 ) -> Response[str]:
     """Examine a page of the caller's workflows."""
     # And what looks at graphs: no other start waits for it.
     from comfy_serverless.workflows.doctor import examined, examined_file, name_of
     from comfy_serverless.workflows.recheck import Found
 
-    if cursor is not None and not NAME.fullmatch(cursor):
-        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
     behind, owner = services(router), caller(router).owner
     called, deployed = _deployed(behind, release)
-    named = _named(behind, owner, name, with_files=release is None, after=cursor or "")
+    named = _named(behind, owner, name, with_files=release is None, after=checked_cursor(cursor, NAME) or "")
     page = list(islice(named, limit + 1))
     heads = [one for one in page[:limit] if isinstance(one, Head)]
     files = [examined_file(behind.named, one, deployed) for one in page[:limit] if isinstance(one, str)]

@@ -22,7 +22,6 @@ from comfy_serverless.api.responses import NOT_KEPT
 from comfy_serverless.api.services import services
 from comfy_serverless.api.waiting import wait_for
 from comfy_serverless.api.watching import ListWatch, frames_of_job
-from comfy_serverless.jobs.links import Links
 from comfy_serverless.table.job_state import JobState
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
@@ -57,7 +56,7 @@ def get_events(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
         return state.is_over or news
 
     state = wait_for(first, look=read, enough=is_enough, until=time.monotonic() + behind.settings.events_hold_s)
-    text, _ = frames_of_job(state, seen, Links(behind.s3, behind.settings.link_expiry_s))
+    text, _ = frames_of_job(state, seen, behind.links)
     return _answer(text)
 
 
@@ -70,8 +69,7 @@ def get_events(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
 def get_list_events() -> Response[str]:
     """What has changed among the caller's newest jobs, after a moment in which something may."""
     behind, last = services(router), router.current_event.headers.get(LAST_EVENT_ID) or ""
-    links = Links(behind.s3, behind.settings.link_expiry_s)
-    watch = ListWatch(caller(router).owner, behind.jobs, links, behind.beside, SeenJobs.parse(last))
+    watch = ListWatch(caller(router).owner, behind.jobs, behind.links, behind.beside, SeenJobs.parse(last))
     text = watch.look()
     if last and not text:  # one more look: a client that has seen all must not ask at once again
         time.sleep(behind.settings.events_hold_s)

@@ -25,20 +25,17 @@ from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, GalleryLis
 from comfy_serverless.api.job_lists import (
     CreatedAfter,
     ShownJob,
-    bad_cursor,
-    cursor_text,
     label_filters,
     look_up,
     read_moment,
-    write_cursor,
 )
 from comfy_serverless.api.outputs import outputs_page
+from comfy_serverless.api.paging import CREATED_ID, Cursor, bad_cursor, cursor_text, page_of, write_cursor
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.errors import InvalidFilter, NotFound
 from comfy_serverless.files import OutputKind
 from comfy_serverless.jobs.document import Output
-from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.named import VERSION_LABEL, WORKFLOW_LABEL
 from comfy_serverless.jobs.output_list import Page
 from comfy_serverless.workflows.reference import LIVE, Reference
@@ -48,7 +45,7 @@ router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 MAX_PAGE, DEFAULT_PAGE = 100, 50
 #: How many jobs one round reads, how many rounds a page may take, and how many jobs' own lists it may read.
 _ROUND, _ROUNDS, _OWN_LISTS = 100, 3, 10
-_CURSOR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[A-Za-z0-9_-]{1,64})(?:\+(\d{1,12}))?")
+_CURSOR = re.compile(rf"({CREATED_ID})(?:\+(\d{{1,12}}))?")
 
 
 class Kind(StrEnum):
@@ -114,7 +111,7 @@ class Wanted:
 )
 def list_outputs(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Cursor = None,
     type: Annotated[Kind | None, Query(description="Only outputs of this kind.")] = None,  # noqa: A002
     batch: Annotated[
         str | None, Query(description="Only of lines of this batch: its name, or its id.", max_length=200)
@@ -134,18 +131,14 @@ def list_outputs(
     )
     walk = _Walk(behind, caller(router), wanted, limit, None if cursor is None else Place.parse(cursor))
     walk.go()
-    linked = Links(behind.s3, behind.settings.link_expiry_s).of_outputs(output for _, output in walk.found)
+    linked = behind.links.of_outputs(output for _, output in walk.found)
     wanted_by = {batch_id for one, _ in walk.found if one.job for batch_id in one.job.batches}
     names = behind.batches.names(owner, wanted_by)
-    document: dict[str, Any] = {
-        "outputs": [
-            _entry(one, output, batch=_batch_of(one, wanted, names))
-            for (one, _), output in zip(walk.found, linked, strict=True)
-        ]
-    }
-    if walk.end is not None:
-        document["next_cursor"] = walk.end.to_cursor()
-    return answer(HTTPStatus.OK, document)
+    entries = [
+        _entry(one, output, batch=_batch_of(one, wanted, names))
+        for (one, _), output in zip(walk.found, linked, strict=True)
+    ]
+    return answer(HTTPStatus.OK, page_of("outputs", entries, walk.end.to_cursor() if walk.end else None))
 
 
 def _entry(one: ShownJob, output: Output, *, batch: str | None) -> dict[str, Any]:
@@ -273,8 +266,7 @@ class _Walk:
         """As many outputs of a job as there is room for, from a place on; None if this page must read no more."""
         most, shown = self.limit - len(self.found), one.shown
         if len(shown.outputs) == shown.outputs_total:
-            end = place + most
-            return Page(list(shown.outputs[place:end]), end if end < shown.outputs_total else None)
+            return Page.of(shown.outputs, start=place, limit=most)
         if self.own_lists == _OWN_LISTS:
             return None
         self.own_lists += 1

@@ -6,8 +6,6 @@ index ──► entries (id, status, moments, labels) ──► one BatchGetItem
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -23,9 +21,10 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.auth import caller
 from comfy_serverless.api.bodies import INVALID, REFUSALS, JobList, documented
+from comfy_serverless.api.paging import Cursor, page_of, read_cursor, write_cursor
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
-from comfy_serverless.errors import InvalidCursor, InvalidFilter, InvalidRequest
+from comfy_serverless.errors import InvalidFilter, InvalidRequest
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, JobStatus, Output
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, MAX_LABELS
@@ -41,7 +40,6 @@ MAX_OUTPUTS = 8
 #: How many jobs of one page are read by themselves, at most: a page with more of them ends before the next one.
 MAX_SINGLE_READS = 20
 _LABEL_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
-_CURSOR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[A-Za-z0-9_-]{1,64}")
 CreatedAfter = Annotated[
     str | None, Query(description="Only of jobs that were submitted after this moment, in ISO 8601. Ours.")
 ]
@@ -69,7 +67,7 @@ _OF_ERROR = {"code", "message", "node_id", "class_type"}
 )
 def list_jobs(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Cursor = None,
     status: Annotated[JobStatus | None, Query(description="Only jobs in this state.")] = None,
     created_after: CreatedAfter = None,
     expand: Annotated[
@@ -91,10 +89,10 @@ def list_jobs(
         found = look_up(entries, behind.jobs, behind.beside)
     else:
         found = [ShownJob(entry, None, Shown()) for entry in entries]
-    page = _fitting(entries_of(found, wanted, Links(behind.s3, behind.settings.link_expiry_s)))
+    page = _fitting(entries_of(found, wanted, behind.links))
     if 0 < len(page) < len(entries):
         end = entries[len(page) - 1].created_id
-    return answer(HTTPStatus.OK, {"jobs": page, **({"next_cursor": write_cursor(end)} if end else {})})
+    return answer(HTTPStatus.OK, page_of("jobs", page, end and write_cursor(end)))
 
 
 class ShownJob(NamedTuple):
@@ -204,31 +202,3 @@ def read_moment(text: str | None) -> datetime | None:
         raise InvalidRequest(
             f"`created_after` is no moment: {text[:100]!r}; write 2026-01-31T12:00:00Z (a + is %2B in an address)."
         ) from error
-
-
-def write_cursor(end: str) -> str:
-    """Where a page ends, as text of an address."""
-    return base64.urlsafe_b64encode(end.encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str | None) -> str | None:
-    """The same read. Raises InvalidCursor."""
-    if cursor is None:
-        return None
-    text = cursor_text(cursor)
-    if not _CURSOR.fullmatch(text):
-        raise bad_cursor()
-    return text
-
-
-def cursor_text(cursor: str) -> str:
-    """What a cursor was written from; "" if it is none."""
-    try:
-        return base64.b64decode(cursor[:300] + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        return ""
-
-
-def bad_cursor() -> InvalidCursor:
-    """The refusal of a cursor."""
-    return InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")

@@ -45,7 +45,6 @@ from comfy_serverless.errors import (
 from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
 from comfy_serverless.jobs.lines import LineAddress
-from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
@@ -255,7 +254,7 @@ def job_of(owner: str, job_id: str, *, read: Callable[[str], JobState | None]) -
 def answer_job(status: int, state: JobState) -> Response[str]:
     """A job as the contract has it, with links that work for a while."""
     behind = services(router)
-    job = Links(behind.s3, behind.settings.link_expiry_s).of_job(state.document())
+    job = behind.links.of_job(state.document())
     if behind.event_links is not None:
         link = behind.event_links.of_job(state.id, owner=state.owner)
         job = job.model_copy(update={"urls": job.urls.model_copy(update={"events": link})})

@@ -66,10 +66,12 @@ class Places:
         return Places(tuple(joined))
 
     def text(self) -> str:
+        """As `parse` reads it: `0-7,9-9`."""
         return ",".join(f"{first}-{last}" for first, last in self.ranges)
 
     @classmethod
     def parse(cls, text: str) -> Self:
+        """Read ranges, of which `Seen.parse` knows that they are some."""
         pairs = (part.split("-") for part in text.split(",") if part)
         return cls(tuple((int(first), int(last)) for first, last in pairs))
 

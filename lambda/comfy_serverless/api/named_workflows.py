@@ -22,6 +22,7 @@ from comfy_serverless.api.bodies import INVALID, MAX_WAIT_S, NOT_FOUND, REFUSALS
 from comfy_serverless.api.body_reader import EVERY_PATH, BodyReader, left_out
 from comfy_serverless.api.jobs import IdempotencyKey, answer_at_end, answer_job, moment_in
 from comfy_serverless.api.named_runs import NamedRun, start
+from comfy_serverless.api.paging import Cursor, bad_cursor, checked_cursor
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.run_bodies import read_run
 from comfy_serverless.api.services import services
@@ -38,7 +39,7 @@ from comfy_serverless.api.workflow_bodies import (
 )
 from comfy_serverless.api.workflow_lookup import entries, own_head, seen
 from comfy_serverless.api.workflow_pushes import draft
-from comfy_serverless.errors import InvalidCursor, InvalidRequest, NotFound, PayloadTooLarge
+from comfy_serverless.errors import InvalidRequest, NotFound, PayloadTooLarge
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job
 from comfy_serverless.workflows.checkup import refuse_broken
 from comfy_serverless.workflows.items import Head
@@ -54,7 +55,6 @@ MAX_STICKY_CHARACTERS = 255
 
 Name = Annotated[str, Path(description="The workflow's name.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 AliasQuery = Annotated[str | None, Query(description="Whose version is meant; `live` if nothing is said.")]
 VersionQuery = Annotated[int | None, Query(ge=0, le=999_999, description="The version; 0 is a file in the image.")]
 SourceQuery = Annotated[
@@ -73,9 +73,8 @@ _TAG = "named workflows"
 )
 def list_workflows(limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Response[str]:
     """Return a page of what the caller can run."""
-    if cursor is not None and not NAME.fullmatch(cursor):
-        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
-    found = list(islice(entries(services(router), caller(router).owner, after=cursor or ""), limit + 1))
+    after = checked_cursor(cursor, NAME) or ""
+    found = list(islice(entries(services(router), caller(router).owner, after=after), limit + 1))
     more = found[limit - 1].name if len(found) > limit else None
     return _shown(WorkflowList(workflows=found[:limit], next_cursor=more))
 
@@ -105,7 +104,7 @@ def get_workflow(
 def list_versions(name: Name, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Response[str]:
     """Return a page of versions, without their graphs."""
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and 0 < int(cursor[:7]) <= 999_999):
-        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
+        raise bad_cursor()
     head = seen(services(router), _reference(name, None, None), owner=caller(router).owner).head
     if head is None:
         raise NotFound(f"the workflow {name!r} is a file in the image: it has version 0, and no other.")

@@ -12,6 +12,7 @@ from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.jobs.declarations import DeclarationsReader
+from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.node_list import NodeListReader
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.api_keys import ApiKeyStore
@@ -64,6 +65,11 @@ class Services:
     output_bucket: str
     beside: Executor
     event_links: EventLinks | None = None
+
+    @property
+    def links(self) -> Links:
+        """Signs links to files, which work for as long as LINK_EXPIRY_S says."""
+        return Links(self.s3, self.settings.link_expiry_s)
 
 
 def services(router: APIGatewayHttpRouter) -> Services:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from comfy_serverless import tracing
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.refusals import check_buckets, refuse
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.batches.taking import copy_whole, take
 from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidSetting, MissingAsset
 from comfy_serverless.jobs.document import JobStatus

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.dynamodb import MAX_READS
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.owned import taken
 from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import ComfyError, InvalidRequest, KeyInManifest
 from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.lines import document_of

@@ -18,13 +18,13 @@ from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import S3Address, error_code
 from comfy_serverless.aws.sqs import JobQueue
+from comfy_serverless.batches.batch import ADVANCE_EVERY_S, Batch, BatchStatus
 from comfy_serverless.batches.fates import BadBetween, Fate, Fates, fates
 from comfy_serverless.batches.orders import Order, machine_input
 from comfy_serverless.batches.progress import ENDED, counts_of
 from comfy_serverless.batches.ranges import Range, ranges_for
 from comfy_serverless.batches.reading import THREADS, BatchReader
 from comfy_serverless.batches.report import PART_FORM, write_part, write_report
-from comfy_serverless.batches.store import ADVANCE_EVERY_S, Batch, BatchStatus
 from comfy_serverless.batches.taking import take, take_again
 from comfy_serverless.batches.tally import UNTOUCHED_IN_A_ROW, Tally
 from comfy_serverless.errors import InvalidRequest, MissingAsset

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.dynamodb import now_text
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.ranges import OF_API
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.request import MAX_LABELS, JobRequest

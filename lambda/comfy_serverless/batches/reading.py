@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.owned import check_line, taken, with_label
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, is_drawing, workflow_key
 from comfy_serverless.batches.refusals import check_buckets, refuse
-from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.graph.file_inputs import is_address

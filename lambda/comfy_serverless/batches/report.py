@@ -28,13 +28,13 @@ from boto3.s3.transfer import TransferConfig
 
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
 from comfy_serverless.batches.fates import BadBetween, Fate, fates
 from comfy_serverless.batches.first_lines import FirstLines
 from comfy_serverless.batches.pinning import Pins, labels_of_job
 from comfy_serverless.batches.reading import THREADS
 from comfy_serverless.batches.results import Row, shown_input
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix

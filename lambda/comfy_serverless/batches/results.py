@@ -23,7 +23,7 @@ from comfy_serverless.errors import NotFound
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from comfy_serverless.batches.store import Batch
+    from comfy_serverless.batches.batch import Batch
 
 _SUMMARY = ".report.json"
 #: The most characters of an input: data URIs hold the file itself.

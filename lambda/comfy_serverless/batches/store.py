@@ -15,9 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Update, now_s, now_text
-from comfy_serverless.batches.batch import ADVANCE_EVERY_S as ADVANCE_EVERY_S
-from comfy_serverless.batches.batch import Batch as Batch
-from comfy_serverless.batches.batch import BatchStatus as BatchStatus
+from comfy_serverless.batches.batch import ADVANCE_EVERY_S, Batch, BatchStatus
 from comfy_serverless.batches.lists import ALL, BatchLists, expires_at, newest_dropped, rows_of
 from comfy_serverless.batches.ranges import BadLine, Range, batch_key, batch_pk, first_lines, range_sk
 from comfy_serverless.jobs.drop_names import plain_manifest

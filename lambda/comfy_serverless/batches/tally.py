@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 from comfy_serverless.jobs.document import JobStatus
 
 if TYPE_CHECKING:
+    from comfy_serverless.batches.batch import Batch
     from comfy_serverless.batches.fates import Fate
     from comfy_serverless.batches.ranges import Range
-    from comfy_serverless.batches.store import Batch
     from comfy_serverless.table.job_state import JobState
 
 #: So many lines in a row that no worker has begun: those behind them wait, too.

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.aws.sqs import JobQueue
+    from comfy_serverless.batches.batch import Batch
     from comfy_serverless.batches.orders import Order
-    from comfy_serverless.batches.store import Batch, BatchStore
+    from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.cli.named.operator import OfOperator
     from comfy_serverless.cli.release_check import Check

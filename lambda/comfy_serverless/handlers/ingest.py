@@ -15,7 +15,7 @@ from comfy_serverless import tracing
 from comfy_serverless.aws.sqs import take_each
 from comfy_serverless.batches.orders import Order
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.handlers import again, wiring
+from comfy_serverless.handlers import again, wiring, wiring_ingest
 from comfy_serverless.handlers.envelopes import Content, Letter, UnknownEvent, contents_of, records_of
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.observability import Failures
@@ -23,7 +23,7 @@ from comfy_serverless.observability import Failures
 #: The part of an invocation that is kept back for the chunk in hand, and to pass the rest on.
 RESERVE_S = 60.0
 
-wiring.at_start(wiring.ingest)
+wiring.at_start(wiring_ingest.ingest)
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
@@ -44,7 +44,7 @@ def _follow_all(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # no
     if not messages:
         match event:
             case {"batch": str(batch_id), "start": int(start)}:  # of the state machine
-                return {"is_read": wiring.ingest().keeper.read(batch_id, start, until=until)}
+                return {"is_read": wiring_ingest.ingest().keeper.read(batch_id, start, until=until)}
         return {"drops": _take(event, until)}
 
     again.hold(event, left_s=left_s)  # a dropped object has no other trace than its message
@@ -70,7 +70,7 @@ def _take(event: object, until: float) -> int:
 def _take_one(content: Content, until: float) -> None:
     match content:
         case DroppedObject():
-            wiring.ingest().drop(content)
+            wiring_ingest.ingest().drop(content)
         case Letter(body=body):
             _follow(body, until)
         case UnknownEvent(refusal=refusal):
@@ -78,7 +78,7 @@ def _take_one(content: Content, until: float) -> None:
 
 
 def _follow(body: Any, until: float) -> None:  # noqa: ANN401  (any JSON value)
-    keeper = wiring.ingest().keeper
+    keeper = wiring_ingest.ingest().keeper
     match Order.parse(body):
         case Order(batch_id=batch_id, start=int(start), is_resume=True):
             keeper.resume(batch_id, start=start, until=until)

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_serverless import tracing
 from comfy_serverless.api.tools.endpoint import AgentsEndpoint
-from comfy_serverless.handlers import snapshot, wiring
+from comfy_serverless.handlers import snapshot, wiring, wiring_api
 
-wiring.at_start(wiring.services)
-_endpoint = AgentsEndpoint(wiring.services)
+wiring.at_start(wiring_api.services)
+_endpoint = AgentsEndpoint(wiring_api.services)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from comfy_serverless.api.event_streams import Asked, Streamed
-from comfy_serverless.handlers import wiring
+from comfy_serverless.handlers import wiring_api
 from comfy_serverless.handlers.runtime_api import ClientGone, Invocation, RuntimeApi
 from comfy_serverless.observability import begin_invocation, log
 
@@ -24,7 +24,7 @@ _RESERVE_S = 20.0
 def handler(event: Mapping[str, Any], remaining_s: float) -> Streamed:
     """Answer one request: an event of a REST API (v1), and how long the invocation may still take."""
     until = time.monotonic() + min(LONGEST_S, remaining_s - _RESERVE_S)
-    return wiring.event_streams().answer(asked_of(event), until=until)
+    return wiring_api.event_streams().answer(asked_of(event), until=until)
 
 
 def asked_of(event: Mapping[str, Any]) -> Asked:
@@ -44,7 +44,7 @@ def main() -> NoReturn:
     """Serve invocations, until Lambda ends this process."""
     api = RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"])
     try:
-        wiring.event_streams()  # a function that starts has a whole processor, and missing settings are named
+        wiring_api.event_streams()  # a function that starts has a whole processor, and missing settings are named
     except BaseException as error:
         api.fail_init(error)
         raise

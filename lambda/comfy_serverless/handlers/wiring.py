@@ -1,6 +1,9 @@
 """What each function works with: made once for a process, from its environment, and nowhere else.
 
-What a function takes from here names all missing settings at once. Imports stand inside the functions, so that a
+Here are the clients, the stores, and what functions without a file of their own take: `wiring_api` has those behind
+HTTP, `wiring_ingest` the one that takes drops, `wiring_worker` those that run jobs.
+
+What a function takes from these names all missing settings at once. Imports stand inside the functions, so that a
 process loads only what it uses: `generate` starts without anything that only jobs of the API need (see `warm`).
 """
 
@@ -18,18 +21,14 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
-    from comfy_serverless.api.event_links import EventLinks
-    from comfy_serverless.api.event_streams import EventStreams
-    from comfy_serverless.api.services import Services
     from comfy_serverless.aws.dynamodb import Table
     from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
-    from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.jobs.line_ids import Question
     from comfy_serverless.jobs.named import NamedWorkflows
+    from comfy_serverless.jobs.node_list import NodeListReader
     from comfy_serverless.jobs.request import JobRequest
-    from comfy_serverless.jobs.runnable import Behind
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
@@ -102,7 +101,8 @@ def table() -> Table:
     return Table(dynamodb_client(), name)
 
 
-def _job_store(table: Table) -> JobStore:
+def job_store(table: Table) -> JobStore:
+    """The jobs in this table."""
     from comfy_serverless.table.jobs import JobStore
 
     return JobStore(
@@ -116,7 +116,7 @@ def _job_store(table: Table) -> JobStore:
 @functools.cache
 def jobs() -> JobStore:
     """The jobs in the table."""
-    return _job_store(table())
+    return job_store(table())
 
 
 @functools.cache
@@ -211,81 +211,33 @@ def webhook_queue() -> WebhookQueue:
     return WebhookQueue(sqs() if url else None, url)
 
 
-# For each function, what it works with.
+# What workers have told of their nodes.
+
+
+def _told_by_workers() -> tuple[S3Client, str, Callable[[], str], Callable[[], str]]:
+    """Where it is kept, and which workers are meant."""
+    (bucket,) = settings().require("assets_bucket")
+    sent_to = workers()
+    return s3(), bucket, sent_to.worker_image, lambda: sent_to.release()[1]
 
 
 @functools.cache
-def services() -> Services:
-    """For `api`: everything behind its routes."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from comfy_serverless.api.services import Services
+def declarations() -> DeclarationsReader:
+    """What the nodes declare."""
     from comfy_serverless.jobs.declarations import DeclarationsReader
+
+    return DeclarationsReader(*_told_by_workers())
+
+
+@functools.cache
+def node_list() -> NodeListReader:
+    """Which classes there are, and which packs did not import."""
     from comfy_serverless.jobs.node_list import NodeListReader
-    from comfy_serverless.table.presigned_uploads import UploadStore
-    from comfy_serverless.table.usage import UsageStore
 
-    _, assets_bucket, output_bucket, _ = settings().require(
-        "jobs_table", "assets_bucket", "output_bucket", "job_queue_url"
-    )
-    jobs_to = workers()
-    told = (s3(), assets_bucket, jobs_to.worker_image, lambda: jobs_to.release()[1])
-    declarations = DeclarationsReader(*told)
-    return Services(
-        settings=settings(),
-        s3=s3(),
-        table=table(),
-        jobs=jobs(),
-        assets=assets(),
-        uploads=UploadStore(assets()),
-        keys=keys(),
-        usage=UsageStore(table()),
-        node_list=NodeListReader(*told),
-        declarations=declarations,
-        workflows=workflow_store(),
-        named=named_workflows(declarations.fresh),
-        workers=jobs_to,
-        batches=batches(),
-        orders=manifest_queue() if settings().manifest_queue_url else None,
-        care=care(),
-        assets_bucket=assets_bucket,
-        output_bucket=output_bucket,
-        # One request at a time needs one or two; one that S3 keeps waiting must not hold up the next.
-        beside=ThreadPoolExecutor(4, thread_name_prefix="beside"),
-        event_links=event_links(),
-    )
+    return NodeListReader(*_told_by_workers())
 
 
-@functools.cache
-def event_links() -> EventLinks | None:
-    """Links to live events; None where nothing streams them."""
-    from comfy_serverless.api.event_links import EventLinks
-    from comfy_serverless.table.event_keys import EventKeys
-
-    url = settings().events_url
-    return EventLinks(EventKeys(table()), url, settings().events_link_s) if url else None
-
-
-@functools.cache
-def event_streams() -> EventStreams:
-    """For `stream`: live events of jobs."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from comfy_serverless.api.event_streams import EventStreams
-    from comfy_serverless.jobs.links import Links
-    from comfy_serverless.table.event_keys import EventKeys
-    from comfy_serverless.table.watchers import WatcherPlaces
-
-    settings().require("jobs_table")
-    return EventStreams(
-        jobs=jobs(),
-        keys=keys(),
-        event_keys=EventKeys(table()),
-        places=WatcherPlaces(table(), settings().streams_per_owner),
-        links=Links(s3(), settings().link_expiry_s),
-        beside=ThreadPoolExecutor(4, thread_name_prefix="beside"),
-        cors_origins=settings().cors_origins,
-    )
+# For each function, what it works with.
 
 
 @functools.cache
@@ -306,21 +258,17 @@ def caretaker() -> tuple[Care, AssetStore]:
 @functools.cache
 def recheck() -> Recheck:
     """For `caretaker`: the check of everybody's named workflows, each time what the workers declare has changed."""
-    from comfy_serverless.jobs.declarations import DeclarationsReader
-    from comfy_serverless.jobs.node_list import NodeListReader
     from comfy_serverless.workflows.reader import WorkflowReader
     from comfy_serverless.workflows.recheck import Recheck
 
     (bucket,) = settings().require("assets_bucket")
-    told = (s3(), bucket, workers().worker_image, lambda: workers().release()[1])
-    declarations = DeclarationsReader(*told)
     return Recheck(
         table=table(),
         keys=keys(),
         reader=WorkflowReader(table(), s3(), bucket),
-        named=named_workflows(declarations.newest),
-        declarations=declarations,
-        lost=NodeListReader(*told).not_imported,
+        named=named_workflows(declarations().newest),
+        declarations=declarations(),
+        lost=node_list().not_imported,
     )
 
 
@@ -349,69 +297,6 @@ def gate() -> Gate:
         PlaceStore(table(), name),
         settings().waiting_per_instance,
         functools.partial(hold_back, jobs(), batches()),
-    )
-
-
-@functools.cache
-def ingest() -> Drops:
-    """For `ingest`: it takes dropped objects, with the keeper of the batches among them."""
-    import boto3
-
-    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
-    from comfy_serverless.batches.drops import Drops
-    from comfy_serverless.batches.keeper import Keeper
-    from comfy_serverless.batches.store import BatchStore
-
-    table_name, assets_bucket, output_bucket, _, _ = settings().require(
-        "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", "job_queue_url"
-    )
-    patient = Table(dynamodb_client(is_patient=True), table_name)
-    jobs_to = workers()
-    keeper = Keeper(
-        jobs=_job_store(patient),
-        batches=BatchStore(patient),
-        workers=jobs_to,
-        own_queue=manifest_queue(),
-        s3=s3(),
-        settings=settings(),
-        output_bucket=output_bucket,
-        step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
-        named=NamesWhenAsked(_names_of_ingest),
-        behind=functools.cache(lambda: _behind_of_ingest(patient)),
-    )
-    return Drops(
-        jobs=keeper.jobs, workers=jobs_to, s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
-    )
-
-
-@functools.cache
-def _names_of_ingest() -> Finder:
-    return named_workflows(_declarations_of_ingest().fresh)
-
-
-@functools.cache
-def _declarations_of_ingest() -> DeclarationsReader:
-    from comfy_serverless.jobs.declarations import DeclarationsReader
-
-    (bucket,) = settings().require("assets_bucket")
-    return DeclarationsReader(s3(), bucket, workers().worker_image, lambda: workers().release()[1])
-
-
-def _behind_of_ingest(table: Table) -> Behind:
-    """What is asked about lines of owners' batches, as `services` has it for requests."""
-    from comfy_serverless.batches.owned import OfOwners
-    from comfy_serverless.jobs.node_list import NodeListReader
-    from comfy_serverless.table.assets import AssetStore
-
-    assets_bucket, output_bucket = settings().require("assets_bucket", "output_bucket")
-    return OfOwners(
-        s3=s3(),
-        settings=settings(),
-        assets=AssetStore(table, s3(), bucket=assets_bucket),
-        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image, lambda: workers().release()[1]),
-        declarations=_declarations_of_ingest(),
-        assets_bucket=assets_bucket,
-        output_bucket=output_bucket,
     )
 
 

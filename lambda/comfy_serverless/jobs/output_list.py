@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from botocore.exceptions import ClientError
 from pydantic import ValidationError
@@ -21,10 +21,16 @@ _READ_BYTES = 64 * 1024
 
 
 class Page(NamedTuple):
-    """Some outputs, and where the next ones begin, in bytes; None at the end."""
+    """Some outputs, and where the next ones begin, in bytes of the file; None at the end."""
 
     outputs: list[Output]
     end: int | None
+
+    @classmethod
+    def of(cls, outputs: Sequence[Output], *, start: int, limit: int) -> Self:
+        """Some of outputs that are at hand: `start` and `end` are places among them."""
+        end = start + limit
+        return cls(list(outputs[start:end]), end if end < len(outputs) else None)
 
 
 def list_of(outputs: Sequence[Output]) -> bytes:

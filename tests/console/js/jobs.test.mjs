@@ -102,6 +102,14 @@ test("phases add up: loading is part of executing", () => {
   assert.deepEqual(phasesOf({ timings_ms: {}, metrics: {} }), []);
 });
 
+test("no part of a job's time is told twice", () => {
+  const timings_ms = { total: 1500, queued: 100, preparing: 200, models: 120, fetching: 50, executing: 1000, loading: 300, delivering: 60, overhead: 400 };
+  const phases = phasesOf({ timings_ms, metrics: { queue_ms: 40 } });
+  assert.equal(phases.reduce((sum, { ms }) => sum + ms, 0), 1500 + 40);
+  assert.deepEqual(Object.fromEntries(phases.map(({ key, ms }) => [key, ms])),
+    { queue: 140, preparing: 30, fetching: 50, models: 120, loading: 300, executing: 700, delivering: 60, overhead: 140 });
+});
+
 test("no address runs a script", () => {
   for (const bad of ["javascript:alert(1)", " JaVaScRiPt:alert(1)", "java\nscript:alert(1)", "\u0001javascript:x", "data:text/html,x", "vbscript:x", "data:image/svg+xml,<svg onload=x>"]) assert.equal(isSafe(bad), false, bad);
   for (const good of ["#/jobs", "https://a/b", "/docs", "docs", "blob:http://a/1", "data:image/png;base64,AA", "?a=b"]) assert.equal(isSafe(good), true, good);

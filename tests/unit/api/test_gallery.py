@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfy_serverless.api import gallery, job_lists
-from comfy_serverless.api.job_lists import write_cursor
+from comfy_serverless.api.paging import write_cursor
 from comfy_serverless.batches.owned import owned_batch
 from comfy_serverless.files import OutputKind
 from comfy_serverless.jobs.document import Output

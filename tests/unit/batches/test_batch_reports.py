@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from comfy_serverless.batches import ranges as ranges_module
+from comfy_serverless.batches.batch import BatchStatus
 from comfy_serverless.batches.fates import fates
 from comfy_serverless.batches.report import PART_FORM, next_id
-from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import JobError
 from comfy_serverless.jobs.reserved import Reserved

@@ -16,8 +16,8 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.drops import Drops
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidSetting, MissingAsset
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.message import JobMessage

@@ -14,10 +14,11 @@ from comfy_serverless.batches import fates as fates_module
 from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.fates import fates
 from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.reading import BatchReader
-from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.settings import Settings

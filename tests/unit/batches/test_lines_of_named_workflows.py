@@ -13,8 +13,8 @@ import pytest
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import reading as reading_module
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.ranges import Range
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import ComfyError, NodeExecutionError
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.jobs.document import JobError

@@ -12,9 +12,9 @@ import pytest
 from comfy_serverless.batches import keeper as keeper_module
 from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import tally as tally_module
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.progress import BatchProgress
 from comfy_serverless.batches.ranges import Range
-from comfy_serverless.batches.store import Batch, BatchStatus
 from tests.unit.batch_world import World, ended, manifest
 from tests.unit.jobs_table import aws
 

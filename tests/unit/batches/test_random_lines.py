@@ -13,7 +13,7 @@ import pytest
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
-from comfy_serverless.batches.store import BatchStatus
+from comfy_serverless.batches.batch import BatchStatus
 from comfy_serverless.errors import ComfyError, NodeExecutionError
 from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.jobs.document import JobError

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from comfy_serverless.batches import report as report_module
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.cure import is_curable
 from comfy_serverless.batches.report import COLUMNS
 from comfy_serverless.batches.results import Results, Row
 from comfy_serverless.batches.retry import Retry, Selection
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound, all_errors
 from comfy_serverless.jobs.document import Job, JobError, Output
 from comfy_serverless.table.job_item import MAX_OUTPUT_NAMES_BYTES

@@ -17,7 +17,7 @@ import pytest
 
 from comfy_serverless.aws.s3 import Pin, S3Address
 from comfy_serverless.aws.sqs import JobQueue
-from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.cli import batch as cli_batch
 from comfy_serverless.cli.batches import telling
 from comfy_serverless.cli.stack import Stack

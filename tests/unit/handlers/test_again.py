@@ -14,7 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 from moto.sqs import models as moto_sqs
 
 from comfy_serverless.aws import sqs as module
-from comfy_serverless.handlers import again, wiring, wiring_worker
+from comfy_serverless.handlers import again, wiring, wiring_ingest, wiring_worker
 from comfy_serverless.settings import Settings
 from local.aws.stack import QUEUES
 from local.aws.template import of_type, properties_of
@@ -96,7 +96,7 @@ class World:
 
     def watch(self) -> None:
         """Have the clients of functions fail while the table is away, and count what they hide messages for."""
-        for dynamodb in (wiring.table()._client, wiring.ingest().jobs._table._client):
+        for dynamodb in (wiring.table()._client, wiring_ingest.ingest().jobs._table._client):
             dynamodb.meta.events.register("before-call.dynamodb", self._fail)
         wiring.sqs().meta.events.register(
             "provide-client-params.sqs.ChangeMessageVisibility",

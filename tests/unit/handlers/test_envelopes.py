@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.handlers import generate, ingest, wiring, wiring_worker
+from comfy_serverless.handlers import generate, ingest, wiring, wiring_ingest, wiring_worker
 from comfy_serverless.handlers.envelopes import Letter, UnknownEvent, contents_of
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.sources import DroppedObject
@@ -37,7 +37,7 @@ def door(monkeypatch: pytest.MonkeyPatch) -> None:
 def idle(monkeypatch: pytest.MonkeyPatch, door: None) -> None:
     """`ingest`, which must have nothing to do."""
     behind = SimpleNamespace(drop=lambda dropped: pytest.fail(f"{dropped} is dropped"), keeper=None)
-    monkeypatch.setattr(wiring, "ingest", lambda: behind)
+    monkeypatch.setattr(wiring_ingest, "ingest", lambda: behind)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def ingesting(monkeypatch: pytest.MonkeyPatch, door: None) -> Iterator[batch_wor
     monkeypatch.setattr(batch_world, "DROPS", IN)
     with aws() as session:
         here = batch_world.World(session)
-        monkeypatch.setattr(wiring, "ingest", lambda: here.drops)
+        monkeypatch.setattr(wiring_ingest, "ingest", lambda: here.drops)
         yield here
 
 

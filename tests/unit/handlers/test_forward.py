@@ -13,7 +13,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.dynamodb import now_text
-from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, hold_back
+from comfy_serverless.batches.batch import Batch, BatchStatus
+from comfy_serverless.batches.store import BatchStore, hold_back
 from comfy_serverless.handlers import forward as module
 from comfy_serverless.handlers import wiring
 from comfy_serverless.jobs.message import JobMessage

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.dynamodb import Item, from_item
-from comfy_serverless.batches.store import Batch, Range
+from comfy_serverless.batches.batch import Batch
+from comfy_serverless.batches.ranges import Range
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.api_keys import ApiKey
 from comfy_serverless.table.asset_item import Asset, Blob

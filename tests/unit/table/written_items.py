@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.ranges import BadLine
-from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress

@@ -40,20 +40,20 @@ PARAMETERS = {
     "EVENTS_URL": "https://something.execute-api.eu-central-1.amazonaws.com/live",
     "BATCH_STATE_MACHINE": "arn:aws:states:eu-central-1:123456789012:stateMachine:name",
 }
-#: What a function takes from handlers/wiring.py or wiring_worker.py, and the variables it cannot do without.
+#: What a function takes from handlers/wiring*.py, and the variables it cannot do without.
 NEEDS = {
-    "ApiFunction": ("wiring.services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
+    "ApiFunction": ("wiring_api.services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
     "AuthorizerFunction": ("wiring.keys", ["JOBS_TABLE"]),
     "CaretakerFunction": ("wiring.caretaker", ["JOBS_TABLE", "ASSETS_BUCKET", "JOB_QUEUE_URL"]),
     "IngestFunction": (
-        "wiring.ingest",
+        "wiring_ingest.ingest",
         ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "MANIFEST_QUEUE_URL", "JOB_QUEUE_URL"],
     ),
-    "McpFunction": ("wiring.services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
+    "McpFunction": ("wiring_api.services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
     "OutcomeFunction": ("wiring.settlement", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
     "WebhookFunction": ("wiring.caller", ["JOBS_TABLE"]),
     "GenerateFunction": ("wiring_worker.journal", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
-    "EventsFunction": ("wiring.event_streams", ["JOBS_TABLE"]),
+    "EventsFunction": ("wiring_api.event_streams", ["JOBS_TABLE"]),
 }
 
 
@@ -106,9 +106,9 @@ def route_of(method: str, path: str) -> dict[str, Any] | None:
 def operations() -> list[tuple[str, str]]:
     """Every operation that the API's own document describes."""
     from comfy_serverless.api.app import create_app
-    from comfy_serverless.handlers import wiring
+    from comfy_serverless.handlers import wiring_api
 
-    document = json.loads(create_app(wiring.services).get_openapi_json_schema())
+    document = json.loads(create_app(wiring_api.services).get_openapi_json_schema())
     return [(method, path) for path, entry in document["paths"].items() for method in METHODS & entry.keys()]
 
 
@@ -157,7 +157,11 @@ def make(what: str, environment: dict[str, str]) -> subprocess.CompletedProcess[
     """In a process of its own: make this of an environment."""
     own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "lambda"), "AWS_DEFAULT_REGION": "eu-central-1"}
     return subprocess.run(
-        [sys.executable, "-c", f"from comfy_serverless.handlers import wiring, wiring_worker; {what}()"],
+        [
+            sys.executable,
+            "-c",
+            f"from comfy_serverless.handlers import wiring, wiring_api, wiring_ingest, wiring_worker; {what}()",
+        ],
         env={**own, **environment},
         capture_output=True,
         text=True,

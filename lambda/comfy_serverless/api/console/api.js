@@ -162,12 +162,13 @@ const content = async (response) => {
   return text ? parse(text) : null;
 };
 
-/** What an answer that is no success says; a key that does not work is told to whoever asks for keys. */
+/** What an answer that is no success says; a key that does not work is told to whoever asks for keys. A link has its own right: its end says nothing of the key. */
 export const refusal = async (response) => {
   const told = await response.json().catch(() => ({}));
   const error = told.error ?? {};
   // API Gateway itself refuses a key that the authorizer does not know, without our words.
-  const isKey = response.status === 401 || (response.status === 403 && !told.error);
+  const isLink = /^https?:/.test(response.url) && new URL(response.url).origin !== ROOT.origin;
+  const isKey = !isLink && (response.status === 401 || (response.status === 403 && !told.error));
   if (isKey) tell("refused", { had: Boolean(key()) });
   const message = error.message ?? (isKey ? "The key does not work." : told.message) ?? `The API answers ${response.status}.`;
   return new ApiError(response.status, error.code ?? (isKey ? "unauthorized" : "error"), message, error.details ?? null);

@@ -1,6 +1,6 @@
 // What all jobs have made, newest first.
 
-import { get, me } from "./api.js";
+import { get } from "./api.js";
 import { h, replace } from "./dom.js";
 import { OVER, watchList } from "./live.js";
 import { isShown, lightbox, tile } from "./media.js";
@@ -186,7 +186,7 @@ const show = async (root, _params, query) => {
       polls += 1;
       if (polls % POLL_TURNS === 0) await renew();
     },
-  }, async () => (await me().catch(() => null))?.events_url ?? "events");
+  });
   return () => {
     stop();
     clearTimeout(waiting);

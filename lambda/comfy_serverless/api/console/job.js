@@ -10,7 +10,7 @@ import { snippets } from "./snippets.js";
 
 const FIRST_OUTPUTS = 24;
 const LISTED = 100;
-/** The phases of a job, in their order, as `timings_ms` and `metrics` name them. */
+/** The phases of a job, in their order, as `timings_ms` names them; `queue` is all its waiting. */
 const PHASES = [
   ["queue", "waiting"], ["preparing", "preparing"], ["fetching", "fetching inputs"], ["models", "fetching models"], ["loading", "loading models"],
   ["executing", "executing"], ["delivering", "delivering"], ["overhead", "overhead"],
@@ -237,9 +237,13 @@ const errorOf = ({ error }) =>
 /** Where the time went, as one bar and its legend; and the nodes that took longest. */
 export const phasesOf = (job) => {
   const told = { ...(job.timings_ms ?? {}) };
-  told.queue = job.metrics?.queue_ms ?? told.queue;
-  // It is part of that.
-  if (told.executing !== undefined && told.loading) told.executing = Math.max(0, told.executing - told.loading);
+  told.queue = (job.metrics?.queue_ms ?? 0) + (told.queued ?? 0); // for a worker, and then for its other jobs
+  const without = (whole, ...parts) => {
+    if (told[whole]) told[whole] = Math.max(0, parts.reduce((left, part) => left - (told[part] ?? 0), told[whole]));
+  };
+  without("overhead", "preparing", "delivering"); // first: `preparing` is whole here
+  without("preparing", "fetching", "models");
+  without("executing", "loading");
   const known = new Set([...PHASES.map(([key]) => key), "total", "queued"]);
   const further = Object.keys(told).filter((key) => !known.has(key)).map((key) => [key, key.replaceAll("_", " ")]);
   return [...PHASES, ...further].map(([key, text]) => ({ key, text, ms: told[key] })).filter(({ ms }) => ms > 0);

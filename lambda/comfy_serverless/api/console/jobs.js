@@ -1,6 +1,6 @@
 // All jobs of the key's owner, newest first. What runs moves; what has ended shows what it made, or why it did not.
 
-import { get, me, post } from "./api.js";
+import { get, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { OVER, watchList } from "./live.js";
 import { again } from "./media.js";
@@ -207,7 +207,7 @@ const show = async (root, _params, query) => {
     job: (entry) => take([entry]),
     poll,
     state: (state) => replace(mode, state === "live" ? [h("span", { class: "dot" }), "live"] : [h("span", { class: "dot still" }), "every 2 s"]),
-  }, async () => (await me().catch(() => null))?.events_url ?? "events");
+  });
   return () => {
     stop();
     list.close();

@@ -8,7 +8,7 @@ const LONGEST_PAUSE_MS = 15_000;
 /** After so many tries without an answer a list is asked for instead; after so long its stream is tried again. */
 const MOST_TRIES = 3;
 const STREAM_AGAIN_MS = 60_000;
-/** A stream that says nothing for so long has been lost without a word; a living one keeps alive each 15 s. */
+/** A stream that says nothing for so long has been lost without a word; a living one says something each 10 s. */
 const SILENCE_MS = 45_000;
 /** A tab that nobody has looked at for so long needs no stream, which costs its API an execution. */
 const HIDDEN_MS = 20_000;
@@ -98,22 +98,23 @@ const renewed = async (job) => {
 /**
  * Changes of the jobs in a list. With a stream each one comes by itself; without one, `poll` is called each two seconds.
  * @param on {job(entry), poll(): Promise, state("live" | "polling")}
- * @param link says where the stream is; null for none
  */
-export const watchList = (on, link = async () => "events") => {
+export const watchList = (on) => {
   const over = new AbortController();
   const signal = AbortSignal.any([over.signal, pageSignal()]);
-  run(on, link, signal, over).catch((error) => {
+  run(on, signal).catch((error) => {
     if (!signal.aborted) console.warn(error.message);
   });
   return () => over.abort();
 };
 
-const run = async (on, link, signal) => {
+/** Where an owner's stream is: at an address with a right of its own, where there is one. That right ends soon, so it is asked for anew. */
+const listStream = async () => (await get("me").catch(() => null))?.events_url ?? "events";
+
+const run = async (on, signal) => {
   let hasStream = true;
   while (!signal.aborted) {
-    const url = hasStream ? await link() : null;
-    if (url) hasStream = await stream(on, url, signal);
+    if (hasStream) hasStream = await stream(on, signal);
     on.state?.("polling");
     const until = performance.now() + STREAM_AGAIN_MS;
     while (!signal.aborted && (!hasStream || performance.now() < until)) {
@@ -125,10 +126,10 @@ const run = async (on, link, signal) => {
 };
 
 /** Follow a list's stream as long as it can be had. Returns whether there may be one again. */
-const stream = async (on, url, signal) => {
+const stream = async (on, signal) => {
   try {
     await follow({
-      url: async () => url,
+      url: listStream,
       take: ({ event, data }) => event === "job" && on.job(parse(data)),
       isOver: () => false,
       onOpen: () => on.state?.("live"),
@@ -153,6 +154,7 @@ class NoStream extends Error {
 const follow = async ({ url, take, isOver, onOpen, onLost, signal, needsLife = false }) => {
   let last = null;
   let short = 0;
+  let isRenewed = false;
   for (let tries = 0; !signal.aborted && !isOver(); tries += 1) {
     await isSeen(signal);
     if (signal.aborted) return;
@@ -164,6 +166,7 @@ const follow = async ({ url, take, isOver, onOpen, onLost, signal, needsLife = f
         if (frame.data) take(frame);
       }, () => {
         tries = 0;
+        isRenewed = false;
         onOpen?.();
       });
       const isSnapshot = performance.now() - began < POLL_MS * 2;
@@ -174,6 +177,10 @@ const follow = async ({ url, take, isOver, onOpen, onLost, signal, needsLife = f
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Paused) continue;
+      if (error.status === 401 && !isRenewed) {
+        isRenewed = true; // the link had expired before it was used: there is another one
+        continue;
+      }
       if (error instanceof NoStream || (error.status >= 400 && error.status < 500 && error.status !== 429)) throw error;
       if (!error.status) setLost(true, tries);
       else if (needsLife && tries + 1 >= MOST_TRIES) throw error;

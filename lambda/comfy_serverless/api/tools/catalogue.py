@@ -7,15 +7,13 @@ No two tools have one name: those of workflows begin with `run_` or `run-`, and 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from comfy_serverless.api.paging import bad_cursor, cursor_text, write_cursor
 from comfy_serverless.api.tools.texts import LONGEST_DESCRIPTION, LONGEST_TITLE, plain, shown_schema
-from comfy_serverless.errors import InvalidCursor
 from comfy_serverless.workflows.reference import NAME
 
 #: Tools on a page of the list: the schema of each is a document in S3, which is read once.
@@ -75,18 +73,14 @@ def tool_of(workflow: str, *, title: str, description: str, schema: Mapping[str,
     )
 
 
-def write_cursor(last: str) -> str:
+def cursor_after(last: str) -> str:
     """Where the next page begins: after the tool of this workflow ("" is the first of them)."""
-    return base64.urlsafe_b64encode(f"after:{last}".encode()).decode().rstrip("=")
+    return write_cursor(f"after:{last}")
 
 
-def read_cursor(cursor: str) -> str:
+def workflow_before(cursor: str) -> str:
     """The name of the workflow that a page begins after. Raises InvalidCursor for a text that is none of ours."""
-    try:
-        text = base64.b64decode(cursor[:200] + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        text = ""
-    mark, _, last = text.partition(":")
+    mark, _, last = cursor_text(cursor).partition(":")
     if mark != "after" or (last and not NAME.fullmatch(last)):
-        raise InvalidCursor("the cursor is none of ours; send the `nextCursor` of the page before, unchanged.")
+        raise bad_cursor("nextCursor")
     return last

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.api.tools import generic
 from comfy_serverless.api.tools.calls import NoSuchWorkflow, Visit, stickiness
-from comfy_serverless.api.tools.catalogue import PAGE, Tool, read_cursor, tool_name, tool_of, workflow_in, write_cursor
+from comfy_serverless.api.tools.catalogue import (
+    PAGE,
+    Tool,
+    cursor_after,
+    tool_name,
+    tool_of,
+    workflow_before,
+    workflow_in,
+)
 from comfy_serverless.api.workflow_lookup import Listed, listed, version_of
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows.reference import NAME
@@ -25,7 +33,7 @@ def page_of_tools(cursor: str | None, visit: Visit) -> tuple[list[Tool], str | N
 
     A tool has the schema of the version that this key would run, with the choices that workers have now.
     """
-    found = list(islice(_runnable(visit, after=read_cursor(cursor) if cursor else ""), PAGE + 1))
+    found = list(islice(_runnable(visit, after=workflow_before(cursor) if cursor else ""), PAGE + 1))
     shown, more = found[:PAGE], len(found) > PAGE
     key = stickiness(visit)
     object_info = visit.services.declarations.newest()
@@ -37,7 +45,7 @@ def page_of_tools(cursor: str | None, visit: Visit) -> tuple[list[Tool], str | N
 
     tools = [] if cursor else list(generic.TOOLS)
     tools += [tool for tool in visit.services.beside.map(told, shown) if tool is not None]
-    return tools, write_cursor(shown[-1].name) if more else None
+    return tools, cursor_after(shown[-1].name) if more else None
 
 
 def _tool(one: Listed, version: Version, object_info: Mapping[str, Any] | None) -> Tool:

@@ -17,7 +17,6 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.files import HEAD_BYTES, OutputKind, bare_type, type_of_head
 from comfy_serverless.jobs.document import Job, JobStatus, Output
-from comfy_serverless.jobs.links import Links
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ def of_outputs(
     """Outputs: each as a link, and itself if it is small enough."""
     inlined = Inlined(services, inline_bytes)
     entries, lines, links = [], [], []
-    for output in Links(services.s3, services.settings.link_expiry_s).of_outputs(outputs):
+    for output in services.links.of_outputs(outputs):
         called = plain((names or {}).get(output.node_id, ""), _LONGEST_NAME, is_line=True)
         comes_along = inlined.take(output)
         entries.append(_entry(output, called, comes_along=comes_along))

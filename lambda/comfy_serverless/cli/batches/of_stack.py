@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import MAX_CONNECTIONS, S3Address, read_problem
+from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.orders import Order
 from comfy_serverless.batches.results import Results
 from comfy_serverless.batches.retry import Retry
-from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.cli.batches.place import Again, Known, NotFetched, SentFiles, Taken
 from comfy_serverless.cli.batches.sending import send_files
 from comfy_serverless.cli.stack import Stack, manifest_key
