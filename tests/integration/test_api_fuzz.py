@@ -77,6 +77,34 @@ def test_no_request_breaks_a_list(stack: DevStack, case: schemathesis.Case) -> N
     case.validate_response(response, checks=checks)
 
 
+def our_again() -> schemathesis.BaseSchema:
+    """Our own description of a job's second run."""
+    app = create_app(lambda: pytest.fail("nothing is asked"))
+    document = completed(json.loads(app.get_openapi_json_schema()))
+    return schemathesis.openapi.from_dict(document).include(path="/api/v2/jobs/{id}/again")
+
+
+@pytest.fixture(scope="module")
+def a_job(stack: DevStack) -> str:
+    """A job's id."""
+    headers = {"Authorization": f"Bearer {stack.api_key}"}
+    body = {"workflow": GRAPH, "wait_s": 0}
+    made = requests.post(f"{stack.url}/generate", json=body, headers=headers, timeout=PATIENCE_S)
+    assert made.status_code == 202, made.text
+    return str(made.json()["id"])
+
+
+@pytest.mark.timeout(1800)
+@our_again().parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_no_request_breaks_a_second_run(stack: DevStack, a_job: str, case: schemathesis.Case) -> None:
+    case.headers["Authorization"] = f"Bearer {stack.api_key}"
+    case.path_parameters["id"] = a_job
+    response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
+    checks = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
+    case.validate_response(response, checks=checks)
+
+
 def our_own() -> schemathesis.BaseSchema:
     """Our own description of named workflows, as an owner sees it who has one of them."""
     app = create_app(lambda: pytest.fail("nothing is asked"))

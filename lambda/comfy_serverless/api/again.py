@@ -20,7 +20,7 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from comfy_serverless.api.auth import Caller, caller
-from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, documented
+from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, UNREADABLE, documented
 from comfy_serverless.api.budgets import is_of_budget
 from comfy_serverless.api.jobs import IdempotencyKey, JobId, answer_job, find_job
 from comfy_serverless.api.services import Services, services
@@ -69,6 +69,7 @@ class AgainBody(BaseModel):
         201: documented("The new job, queued.", Job),
         **NOT_FOUND,
         **INVALID,
+        **UNREADABLE,
         **REFUSALS,
     },
     status_code=201,

@@ -54,7 +54,7 @@ def test_public_routes_let_those_of_browsers_and_monitors_pass(api: ApiWorld, pa
         ("Limit=5", "did you mean 'limit'?"),
         ("metdata[team]=a", "did you mean 'metadata[name]'?"),
         ("metadata=a", "did you mean 'metadata[name]'?"),
-        ("zzzzzz=1", "it has cursor, limit, metadata[name], status"),
+        ("zzzzzz=1", "it has created_after, cursor, expand, limit, metadata[name], status"),
     ],
 )
 def test_the_refusal_says_what_was_probably_meant(api: ApiWorld, query: str, hint: str) -> None:

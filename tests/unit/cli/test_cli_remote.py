@@ -515,6 +515,24 @@ def test_watching_ends_as_the_job_does(
     assert json.loads(capsys.readouterr().out)["status"] == status
 
 
+def test_a_job_runs_again_once_however_often_the_answer_is_lost(
+    server: ScriptedApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer = in_turn(Told(503), Told(201, {**job("queued"), "id": "fox-2", "warnings": ["it runs without"]}))
+    assert main(["jobs", "again", "fox/1", "--seed", "new"]) == 0
+    first, second = server.asked
+    assert (second.method, second.path) == ("POST", "/api/v2/jobs/fox%2F1/again")
+    assert second.json == {"seed": "new"}
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    said = capsys.readouterr().err
+    assert "Note: it runs without." in said
+    assert "jobs watch fox-2" in said
+    assert main(["jobs", "again", "fox-1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "fox-2"
+    assert server.asked[-1].json == {"seed": "same"}
+
+
+
 def test_of_several_jobs_one_that_is_unknown_costs_the_others_nothing(
     server: ScriptedApi, capsys: pytest.CaptureFixture[str]
 ) -> None:

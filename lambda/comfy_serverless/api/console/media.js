@@ -1,6 +1,6 @@
 // Outputs as people see and hear them, small and as large as the window. A file is shown only so that it can run nothing.
 
-import { get, newId, post } from "./api.js";
+import { newId, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { action, bytes, dialog, facts, icon, isPicture, labels, thumb, time, toast } from "./parts.js";
 
