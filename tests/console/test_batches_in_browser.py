@@ -111,6 +111,7 @@ def test_rows_of_a_table_become_jobs_of_a_workflow(browsing: Browsing, ann: Pers
     page.get_by_label("Workflow", exact=True).select_option("text_to_image")
     expect(page.get_by_role("alert")).to_contain_text("line 3, steps: takes a whole number")
     begin(page, "table", {"table.csv": table.replace("many", "1").encode()})
+    expect(page.get_by_role("alert")).to_have_count(0)  # the file before is gone
     page.get_by_label("Workflow", exact=True).select_option("text_to_image")
     page.get_by_role("button", name="Run 2 rows").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("table")
