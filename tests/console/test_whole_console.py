@@ -10,6 +10,7 @@ import pytest
 import requests
 from playwright.sync_api import Page, Route, expect
 
+from local.aws import gateway
 from local.dev import DevStack
 from tests.console.accessible import check_accessible
 from tests.console.at_console import KEY, console, go
@@ -241,7 +242,10 @@ def test_a_lost_connection_is_told_on_every_page_and_heals(
     settled(page)
 
 
-def test_a_key_that_is_revoked_shows_nothing_more(browsing: Browsing, stack: DevStack, samples: Samples) -> None:
+def test_a_key_that_is_revoked_shows_nothing_more(
+    browsing: Browsing, stack: DevStack, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "AUTHORIZER_CACHE_S", 1.0)  # on AWS a minute
     made = stack.keys.create("soon-gone", owner="local")
     page = console(browsing, Person(stack.url, "local", made.text), "jobs")
     settled(page)

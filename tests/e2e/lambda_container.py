@@ -43,7 +43,7 @@ def http_event(path: str, *, method: str = "GET", owner: str = OWNER, body: obje
         "routeKey": "$default",
         "rawPath": path,
         "rawQueryString": query,
-        "queryStringParameters": dict(parse_qsl(query)),
+        "queryStringParameters": dict(parse_qsl(query, keep_blank_values=True)),
         "headers": {"host": "api.example", "content-type": "application/json", "accept": "application/json"},
         "requestContext": {
             "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "-"},

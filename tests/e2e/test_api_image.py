@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,16 @@ from local.aws.template import TABLE
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
 IMAGES = ("api", "mcp")
+CONSOLE = Path(__file__).parents[2] / "lambda/comfy_serverless/api/console"
 #: All layers above the base, and the base itself, debian:bookworm-slim, as Debian publishes it: its stand-in on a
 #: machine without a network may be larger. Together they now take about 165 and 195 MB.
 MAX_BYTES, BASE_BYTES = 250_000_000, 80_000_000
-HANDLERS = ("api", "authorizer", "caretaker", "ingest", "outcome", "webhooks")
+HANDLERS = ("api", "authorizer", "caretaker", "ingest", "outcome", "webhooks", "stream")
+#: Routes that answer an owner who has nothing yet.
+LISTS = (
+    *("/api/v2/me", "/api/v2/jobs?expand=outputs,progress,error", "/api/v2/outputs", "/api/v2/assets"),
+    *("/api/v2/batches", "/api/v2/workflows", "/api/v2/usage?by=day"),
+)
 WARM_REQUESTS = 20
 
 
@@ -116,6 +123,34 @@ def test_it_tells_the_names_beside_a_workflow_of_its_folder(container: LambdaCon
     assert answer["statusCode"] == 200, container.log()[-4000:]
     assert "A plain banner" in answer["body"]
     assert '"length"' in answer["body"]
+
+
+def test_the_console_is_in_the_image_whole(container: LambdaContainer) -> None:
+    page = container.invoke(http_event("/", owner=""))
+    assert page["statusCode"] == 200, container.log()[-4000:]
+    assert "'strict-dynamic'" in page["headers"]["content-security-policy"]
+    named = set(re.findall(r"\./console/([\w.]+)\?(\w+)", page["body"]))
+    kept = {path.name for path in CONSOLE.glob("*.js")}
+    assert {name for name, _ in named} == kept
+    for name, version in sorted(named):
+        file = container.invoke(http_event(f"/console/{name}?{version}", owner=""))
+        assert file["statusCode"] == 200, name
+        assert "immutable" in file["headers"]["cache-control"]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_the_consoles_routes_answer_an_owner_who_has_nothing_yet(path: str, container: LambdaContainer) -> None:
+    answer = container.invoke(http_event(path, owner="newcomer"))
+    assert answer["statusCode"] == 200, f"{answer['body']}\n{container.log()[-4000:]}"
+
+
+def test_opentelemetry_is_there_and_not_loaded_while_it_is_off(target: str, image: str) -> None:
+    code = (
+        "import sys; from comfy_serverless.api.app import create_app; from comfy_serverless.handlers import wiring; "
+        "loaded = [name for name in sys.modules if name.startswith('opentelemetry')]; "
+        "import comfy_serverless.tracing.sdk; print(loaded)"
+    )
+    assert in_image(image, "/opt/worker/bin/python", "-c", code) == "[]"
 
 
 def test_a_request_without_a_good_key_is_refused_as_the_contract_says(container: LambdaContainer) -> None:

@@ -21,6 +21,7 @@ def test_a_bill_names_what_is_in_the_image(target: str, request: pytest.FixtureR
     version = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
     assert found["comfy-serverless"]["version"] == version
     assert found["boto3"]["purl"].startswith("pkg:pypi/boto3@")
+    assert found["opentelemetry-sdk"]["purl"].startswith("pkg:pypi/opentelemetry-sdk@")
     assert found["libc6"]["purl"].startswith("pkg:deb/debian/libc6@")
     assert found["debian"]["type"] == "operating-system"
     assert "torch" not in found
