@@ -78,10 +78,12 @@ def main() -> int:
     """Measure, and print the table. Returns 1 if the promise is broken."""
     options = _options()
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="comfy-bench-console-") as folder:
-        with DevStack(log_folder=Path(folder)) as stack:
-            time.sleep(SETTLES_S)
-            costs = [_cost(stack, running, options.seconds, options.rounds) for running in RUNNING]
+    with (
+        tempfile.TemporaryDirectory(prefix="comfy-bench-console-") as folder,
+        DevStack(log_folder=Path(folder)) as stack,
+    ):
+        time.sleep(SETTLES_S)
+        costs = [_cost(stack, running, options.seconds, options.rounds) for running in RUNNING]
     table = Shown("of 200 live jobs run", "without", "with a watcher", "costs", "at most", "", "entries sent", box=None)
     for cost in costs:
         mark = "[green]kept[/]" if cost.percent <= AT_MOST_PERCENT else "[red]missed[/]"
