@@ -39,7 +39,7 @@ IMAGE_ARGS ?=
 IMAGE_OUT ?= out/image
 UPGRADE_ARGS ?=
 
-.PHONY: help setup demo dev traces test test-fast test-services test-console extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
+.PHONY: help setup demo dev traces test test-fast test-services test-console extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-console bench-workers lint docs format lock lock-torch comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -135,6 +135,9 @@ bench-batch: setup ## Manifests of 100 to 100,000 lines: rate, memory, calls, do
 
 bench-api: setup ## A small job's way through the API: each hop, and how soon a client hears of its end (a quiet machine)
 	@POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.api_way $(BENCH_ARGS)
+
+bench-console: setup ## What a watcher of 200 live jobs costs the local stack: at most 2 % of one core (four minutes)
+	@POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.watchers $(BENCH_ARGS)
 
 bench-workers: setup ## One queue, and one, two, four workers: does work spread?
 	@$(RUN) -m benchmarks.workers $(BENCH_ARGS)

@@ -207,7 +207,7 @@ def frames_of_list(entries: Sequence[dict[str, Any]], *, seen_then: str) -> Iter
 BURST, READS_A_SECOND = 20.0, 1.0
 READS_A_MINUTE = round(BURST + 60 * READS_A_SECOND)
 #: A watcher of a list looks twice as seldom, and each look may be two reads: a query, and a batch of items.
-LIST_PAUSE_S, QUIET_LIST_PAUSE_S = 2.0, 5.0
+LIST_PAUSE_S, QUIET_LIST_PAUSE_S, CROWDED_LIST_PAUSE_S = 2.0, 5.0, 7.0
 LIST_READS_A_MINUTE = round(2 * (60 / LIST_PAUSE_S + 1))
 _QUIET_LIST_S = 60.0
 #: Where more than twenty run, the pauses get longer: nobody reads the bars of fifty jobs each second.
@@ -256,4 +256,4 @@ def list_pause_s(*, moving: int, since_news_s: float) -> float:
     """How long a watcher of a list waits, in which so many jobs run. Each of them is read in each look."""
     if not moving and since_news_s >= _QUIET_LIST_S:
         return QUIET_LIST_PAUSE_S
-    return min(QUIET_LIST_PAUSE_S, max(LIST_PAUSE_S, moving * _LIST_PAUSE_A_JOB_S))
+    return min(CROWDED_LIST_PAUSE_S, max(LIST_PAUSE_S, moving * _LIST_PAUSE_A_JOB_S))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.api.live import (
+    CROWDED_LIST_PAUSE_S,
     MAX_ID_CHARACTERS,
     QUIET_LIST_PAUSE_S,
     READS_A_MINUTE,
@@ -238,4 +239,4 @@ def test_a_list_that_is_quiet_or_has_very_much_to_read_is_looked_at_more_seldom(
     assert list_pause_s(moving=1, since_news_s=1000) == list_pause_s(moving=0, since_news_s=0) == 2
     assert list_pause_s(moving=0, since_news_s=1000) == QUIET_LIST_PAUSE_S
     assert list_pause_s(moving=30, since_news_s=0) == 3
-    assert list_pause_s(moving=100, since_news_s=0) == QUIET_LIST_PAUSE_S
+    assert list_pause_s(moving=100, since_news_s=0) == CROWDED_LIST_PAUSE_S
