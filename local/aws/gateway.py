@@ -54,6 +54,11 @@ PUBLIC = (
 )
 #: What the console asks of an API on this machine, and no API on AWS has.
 DEVELOPMENT_KEY = "/console/development-key"
+_OF_THIS_MACHINE = re.compile(r"(127(\.[0-9]{1,3}){3}|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
+WITH_OTHER_NAME = (
+    "everybody knows the development key, so it works at 127.0.0.1 and localhost alone: make one for other names with "
+    "`comfy-serverless keys create`."
+)
 _EVENTS = re.compile(r"/api/v2/(jobs/[^/]+/)?events")
 #: As on AWS, where 15 minutes are the limit; and how many watchers there may be at once.
 LONGEST_STREAM_S, MAX_WATCHERS = 14 * 60.0, 100
@@ -95,7 +100,8 @@ class Gateway:
         authorizer: the same of the authorizer.
         agents: the same of the function behind /mcp.
         events: makes what answers with live events, which takes a moment; later calls return the same.
-        development_key: a key that everybody knows: the console offers it on a button.
+        development_key: a key that everybody knows: the console offers it on a button. It opens nothing to who calls
+            this machine by another name: so does a foreign page that has its own name lead here.
     """
 
     api: Invoke
@@ -115,6 +121,8 @@ class Gateway:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """One request, from its first byte to its last."""
         try:
+            if self.development_key is not None:
+                _refuse_other_names(request, self.development_key)
             if request.method == "GET" and _EVENTS.fullmatch(request.path):
                 return await self._stream(request)
             if (request.method, request.path) == ("GET", DEVELOPMENT_KEY) and self.development_key is not None:
@@ -255,6 +263,16 @@ class GatewayServer:
         self._runner = web.AppRunner(self._gateway.application(), access_log=None, logger=log, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, LOOPBACK, self._port).start()
+
+
+def _refuse_other_names(request: web.Request, key: str) -> None:
+    """Refuse a request that has, or wants, the key that everybody knows, if it does not call this machine by its name.
+
+    Raises Refused.
+    """
+    is_meant = request.path == DEVELOPMENT_KEY or key in request.headers.get("Authorization", "")
+    if is_meant and not _OF_THIS_MACHINE.fullmatch(request.host):
+        raise Refused(HTTPStatus.UNAUTHORIZED, "Unauthorized", hint=Unauthorized(WITH_OTHER_NAME))
 
 
 def _is_public(method: str, path: str) -> bool:

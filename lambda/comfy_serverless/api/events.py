@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
+from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.auth import caller
-from comfy_serverless.api.bodies import NOT_FOUND, REFUSALS
+from comfy_serverless.api.bodies import NOT_FOUND, REFUSALS, ErrorEnvelope, documented
 from comfy_serverless.api.event_links import LIST_PATH
 from comfy_serverless.api.jobs import JobId, find_job
 from comfy_serverless.api.live import EVENT_STREAM, Seen, SeenJobs, unseen
@@ -29,10 +29,11 @@ router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 LAST_EVENT_ID = "last-event-id"
 
 
-def _documented(frames: str) -> dict[int, OpenAPIResponse]:
+def _documented(frames: str) -> dict[int, Any]:
     return {
         200: {"description": frames, "content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
         **REFUSALS,
+        429: documented("`rate_limited`, `too_many_streams`: wait as long as `Retry-After` says.", ErrorEnvelope),
     }
 
 

@@ -121,10 +121,13 @@ def look_up(entries: Sequence[JobEntry], jobs: JobReader, beside: Executor) -> l
     it) is read by itself, at most `MAX_SINGLE_READS` of them: then what is returned ends before the next one.
     """
     listed = jobs.listed([entry.id for entry in entries]) if entries else {}
+    # An id that was given back is anybody's before the index knows it: that job is another one.
+    made = {entry.id: entry.created_id for entry in entries}
+    listed = {job_id: job for job_id, job in listed.items() if job.created_id == made[job_id]}
     known = {job_id: job.shown() for job_id, job in listed.items()}
     unknown = [entry.id for entry in entries if entry.id in known and known[entry.id] is None]
     for state in beside.map(jobs.read, unknown[:MAX_SINGLE_READS]):
-        if state is not None:
+        if state is not None and state.created_id == made[state.id]:
             known[state.id] = shown_of(state)
     left = frozenset(unknown[MAX_SINGLE_READS:])
     found: list[ShownJob] = []

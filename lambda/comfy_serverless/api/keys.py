@@ -43,8 +43,7 @@ class NewKeyBody(BaseModel):
     max_in_flight: Annotated[_Count, Field(description="How many jobs may wait and run at once.")] | None = None
     requests_per_minute: Annotated[_Count, Field(description="More are refused with 429.")] | None = None
     budget_usd: (
-        Annotated[float, Field(gt=0, le=MOST_USD, strict=False, description="What its jobs of a month (UTC) may cost.")]
-        | None
+        Annotated[float, Field(gt=0, le=MOST_USD, description="What its jobs of a month (UTC) may cost.")] | None
     ) = None
     budget_action: Annotated[BudgetAction, Field(strict=False, description="What happens to further jobs then.")] = (
         BudgetAction.WARN

@@ -29,6 +29,7 @@ from boto3.s3.transfer import TransferConfig
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.batch import Batch, BatchStatus
+from comfy_serverless.batches.cells import cell
 from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
 from comfy_serverless.batches.fates import BadBetween, Fate, fates
 from comfy_serverless.batches.first_lines import FirstLines
@@ -343,19 +344,15 @@ def _put_into(cells: TextIO, rows: Iterator[dict[str, Any]], summary: Summary) -
         table.writerow(
             [
                 *(row["line"], row["job_id"], row["status"]),
-                *((error["code"], error["message"]) if error else ("", "")),
+                *((error["code"], cell(error["message"])) if error else ("", "")),
                 *(row["result"], row["duplicate_of"] or ""),
                 *(str(error["retryable"]).lower() if error else "", row["created_at"], row["completed_at"]),
                 "\n".join(row["outputs"]),
-                *(row["metadata"].get(name, "") for name in labels),
-                *(_cell(row["inputs"].get(name, "")) for name in inputs),
+                *(cell(row["metadata"].get(name, "")) for name in labels),
+                *(cell(row["inputs"].get(name, "")) for name in inputs),
             ]
         )
         yield row
-
-
-def _cell(value: str | list[str]) -> str:
-    return value if isinstance(value, str) else "\n".join(value)
 
 
 def _lines_again(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:

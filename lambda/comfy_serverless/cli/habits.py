@@ -111,8 +111,8 @@ def print_json(document: object) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for people, to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print lines for people, to stderr, without what a terminal obeys: names and reasons may be anybody's."""
+    print("\n".join(map(one_line, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def print_table(

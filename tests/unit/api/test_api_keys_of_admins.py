@@ -69,6 +69,8 @@ def test_no_log_has_the_text_of_a_key(
         {"budget_usd": -1},
         {"budget_usd": 1e300},
         {"budget_usd": "free"},
+        {"budget_usd": "5"},
+        {"budget_usd": True},
         {"budget_action": "explode"},
         {"max_in_flight": 0},
         {"max_in_flight": 1e3},

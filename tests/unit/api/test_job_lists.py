@@ -298,3 +298,22 @@ def test_a_list_that_is_too_long_for_an_answer_goes_on_in_the_next_page(
     assert [job["id"] for job in listed(api, f"limit=100&{ALL}")] == [
         f"job-{number:02}" for number in range(11, -1, -1)
     ]
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_an_entry_whose_id_is_another_owners_job_by_now_shows_nothing_of_it(
+    api: ApiWorld, monkeypatch: pytest.MonkeyPatch, is_ended: bool
+) -> None:
+    """An id may be given back (a job that was not taken, or is forgotten) a moment before the index knows it."""
+    make(api, "fox", at_s=60)
+    (stale,), _ = api.services.jobs.page("team", labels={}, status=None, limit=1, before=None)
+    api.services.table.delete(job_pk("fox"), "job")
+    make(api, "fox", owner="rivals", labels={"secret": "plan"})
+    if is_ended:
+        end(api, "fox", outputs=[output("1.png")])
+        forget_shown(api, "fox")
+    monkeypatch.setattr(type(api.services.jobs), "page", lambda *_, **__: ([stale], None))
+    (entry,) = listed(api, "expand=outputs,progress,error")
+    assert (entry["create_time"], entry["metadata"], entry["outputs"]) == (stale.created_at, {}, [])
+    assert "secret" not in str(entry)
+    assert entry["started_at"] is None

@@ -111,6 +111,24 @@ def table(world: World, results: Results) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text)))
 
 
+HOSTILE = ["=cmd|'/c calc'!A1", "+1+HYPERLINK(0)", "-2+3", "@SUM(A1)", "\t=1", " =1", "\r=1", "\n=1", "＝1"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_others_have_written_is_no_formula_in_the_table(world: World, text: str) -> None:
+    batch = world.begin(line(1, metadata={"a": text, "seed": "-12.5e3", "plain": "a=b"}, inputs={"x": text}).encode())
+    world.read_all()
+    finish(world, "job-1", error=InvalidRequest(text))
+    results = Results.of(world.s3, world.look(batch))
+    header, cells = table(world, results)
+    named = dict(zip(header, cells, strict=True))
+    for name in ("message", "metadata.a", "inputs.x"):
+        assert named[name] in (f"'{text}", f"'{text.strip()}"), name
+    assert (named["metadata.seed"], named["metadata.plain"]) == ("-12.5e3", "a=b")
+    (row,) = results.rows()
+    assert row.inputs["x"] in (text, text.strip()), "the rows for programs have it as it is"
+
+
 def test_outputs_that_a_jobs_item_does_not_say_are_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = world.begin("\n".join([line(1), line(2), line(3)]).encode())
     world.read_all()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from comfy_serverless.cli.batches.pace import failed_lines, progress_line, rate_text
-from comfy_serverless.cli.habits import FAILED, counted, print_json, print_table, say, time_in_words
+from comfy_serverless.cli.habits import FAILED, counted, one_line, print_json, print_table, say, time_in_words
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.progress import BatchProgress
@@ -159,7 +159,7 @@ class _PlainLines:
 
 def _lines(told: dict[str, Any], progress: BatchProgress) -> Iterator[str]:
     def line(title: str, text: str) -> str:
-        return f"{title:<10} {text}"
+        return f"{title:<10} {one_line(text)}"  # nodes and their authors have written parts of it
 
     name = told["name"]
     yield line("batch", f"{name}  ({told['batch']})")

@@ -20,6 +20,9 @@ ALLOWED = {"isAuthorized": True, "context": {"owner": "team", "key_id": "k"}}
 AUTHORIZATION = {"Authorization": "Bearer key"}
 
 
+DEVELOPMENT = "key-that-everybody-knows"
+
+
 class GatewayWorld:
     """A gateway before functions that return what a test gives them, and that remember their events."""
 
@@ -36,7 +39,7 @@ class GatewayWorld:
             api = self._remember(self.events, self._answers)
             agents = self._remember(self.of_agents, self._answers)
             authorizer = self._remember(self.asked, lambda _event: self._authorizer)
-            gateway = Gateway(api, authorizer, agents, lambda: self.streams)
+            gateway = Gateway(api, authorizer, agents, lambda: self.streams, development_key=DEVELOPMENT)
             async with TestClient(TestServer(gateway.application())) as client:
                 await use(client)
 
@@ -236,3 +239,34 @@ def test_nobody_else_can_say_that_a_call_goes_on() -> None:
     headers = {**AUTHORIZATION, "goesOn": "a", "streams": "true"}
     gateway.request("POST", "/mcp?goesOn=a", json={"goesOn": {"job_id": "a"}}, headers=headers)
     assert "goesOn" not in gateway.of_agents[0]["requestContext"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8188", "localhost", "LOCALHOST:80", "[::1]:8188", "127.1.2.3"])
+def test_the_key_that_everybody_knows_works_by_this_machines_own_names(host: str) -> None:
+    world = GatewayWorld(ok)
+    told, body = world.request("GET", "/console/development-key", headers={"Host": host})
+    assert (told.status, json.loads(body)) == (200, {"key": DEVELOPMENT})
+    for path in ("/api/v2/jobs", "/api/v2/events"):
+        answer, _ = world.request("GET", path, headers={"Host": host, "Authorization": f"Bearer {DEVELOPMENT}"})
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "127.0.0.1@x", ""]
+)
+def test_a_page_that_has_its_own_name_lead_to_this_machine_gets_nothing_by_it(host: str) -> None:
+    world = GatewayWorld(ok)
+    headers = {"Host": host, "Authorization": f"Bearer {DEVELOPMENT}"}
+    for method, path in (
+        ("GET", "/console/development-key"),
+        ("GET", "/api/v2/jobs"),
+        ("POST", "/api/v2/jobs"),
+        ("GET", "/api/v2/events"),
+        ("POST", "/mcp"),
+    ):
+        answer, body = world.request(method, path, headers=headers)
+        assert (answer.status, json.loads(body)["error"]["code"]) == (401, "unauthorized")
+        assert DEVELOPMENT.encode() not in body
+    assert (world.events, world.of_agents) == ([], [])
+    answer, _ = world.request("GET", "/api/v2/jobs", headers={"Host": host, "Authorization": "Bearer csk_mine"})
+    assert answer.status == 200, "a key of one's own works behind any name"
