@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +42,7 @@ _EXAMPLES = {
     "show": ("comfy-serverless jobs show fox-1", "comfy-serverless jobs show fox-1 --json | jq .timings_ms"),
     "watch": ("comfy-serverless jobs watch fox-1 && comfy-serverless jobs download fox-1",),
     "cancel": ("comfy-serverless jobs cancel fox-1 fox-2",),
+    "again": ("comfy-serverless jobs again fox-1",),
     "download": ("comfy-serverless jobs download fox-1 --out out/",),
 }
 _NOTES = """\
@@ -54,7 +56,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     jobs = add_command(
         commands,
         "jobs",
-        summary="list, show, follow, cancel and download jobs of the deployed API, and read their logs",
+        summary="list, show, follow, cancel, repeat and download jobs of the deployed API, and read their logs",
         examples=[*(lines[0] for lines in _EXAMPLES.values()), "comfy-serverless jobs logs fox-1"],
         notes=_NOTES,
         prints_data=False,
@@ -77,6 +79,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _with_job(_action(actions, "watch", "follow a job to its end; it fails if the job does", _watch))
     cancel = _action(actions, "cancel", "ask for the end of jobs", _cancel)
     cancel.add_argument("job_ids", metavar="JOB_ID", nargs="+", help="their ids")
+    _with_job(
+        _action(actions, "again", "run a job's workflow again, with its labels; drawn seeds are drawn anew", _again)
+    )
     download = _with_job(_action(actions, "download", "save the outputs of a job", _download))
     download.add_argument(
         "--out",
@@ -181,6 +186,22 @@ def _cancel(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"jobs": jobs, "errors": errors})
     return status
+
+
+def _again(options: argparse.Namespace) -> int:
+    from comfy_serverless.cli import remote
+
+    api = remote.Api.from_environment()
+    before = remote.job(api, options.job_id)
+    submitted = remote.workflow(api, options.job_id)["workflow"]
+    request = {"workflow": submitted, "metadata": before.get("metadata") or {}, "job_id": f"again-{uuid.uuid4().hex}"}
+    made = remote.submit(api, request)
+    if options.json:
+        print_json(made)
+    else:
+        print(one_line(str(made["id"])))
+        say(f"follow it: comfy-serverless jobs watch {one_line(str(made['id']))}")
+    return 0
 
 
 def _download(options: argparse.Namespace) -> int:

@@ -91,6 +91,11 @@ def job(api: Api, job_id: str) -> Document:
     return ask(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}", _JOB)
 
 
+def workflow(api: Api, job_id: str) -> Document:
+    """The workflow of a job as it was submitted, and its format."""
+    return ask(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}/workflow", ("workflow",))
+
+
 def cancel(api: Api, job_id: str) -> Document:
     """Ask for the end of a job, and return it as it is now. An ended one stays as it is."""
     return ask(api, "POST", f"/api/v2/jobs/{quote(job_id, safe='')}/cancel", _JOB)

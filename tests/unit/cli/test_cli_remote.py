@@ -731,3 +731,14 @@ def test_errors_of_a_workflow_are_of_the_class_that_a_run_here_raises() -> None:
     assert type(error) is InvalidWorkflow
     assert error.details == {"node_errors": {"3": []}}
     assert type(remote.error_of({"code": "unauthorized", "message": "m"})) is Unauthorized
+
+
+def test_a_job_runs_again_with_its_workflow_and_labels(server: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    before = job(metadata={"campaign": "autumn"})
+    answers = in_turn(Told(body=before), Told(body={"workflow": {"1": {}}, "format": "api"}), Told(body=job(id="again-1")))
+    server.answer = answers
+    assert main(["jobs", "again", "fox-1"]) == 0
+    assert capsys.readouterr().out == "again-1\n"
+    assert [asked.path for asked in server.asked] == ["/api/v2/jobs/fox-1", "/api/v2/jobs/fox-1/workflow", "/generate"]
+    sent = json.loads(server.asked[-1].body)
+    assert (sent["workflow"], sent["metadata"], sent["job_id"][:6]) == ({"1": {}}, {"campaign": "autumn"}, "again-")
