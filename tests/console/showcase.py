@@ -31,6 +31,8 @@ from tests.console.browsing import PHONE, WIDE, chromium
 ROOT = Path(__file__).parents[2]
 _WITHIN_S = 120.0
 _ALL_SEEN = """() => document.querySelector("main h1") && !document.querySelector("main[aria-busy]")
+  && (!location.hash.startsWith("#/jobs/") || document.querySelector(".graph"))
+  && (!location.hash.startsWith("#/usage") || document.querySelector(".counts"))
   && [...document.images].every((image) => image.getBoundingClientRect().top > innerHeight || image.complete)"""
 #: What the painted photos show, with the seed that makes each look so.
 PHOTOS = {
@@ -164,6 +166,7 @@ def open_console(browser: Browser, guest: Guest, scheme: str = "light", *, is_ph
     context = browser.new_context(
         base_url=guest.url, viewport=PHONE if is_phone else WIDE, color_scheme=scheme, locale="en-GB", timezone_id="UTC"
     )  # type: ignore[call-overload]
+    context.set_default_timeout(_WITHIN_S * 1000)
     page: Page = context.new_page()
     page.add_init_script(f"sessionStorage.getItem('{KEY}') ?? sessionStorage.setItem('{KEY}', '{guest.key}')")
     page.goto("/")
@@ -206,12 +209,15 @@ def embedded(browser: Browser, stack: DevStack, album: Album) -> None:
     page.get_by_label("Steps").fill("40")
     page.get_by_role("button", name="Run", exact=True).click()
     page.locator(".run .succeeded").first.wait_for()
-    page.get_by_label("Steps").fill("600")
+    page.get_by_label("Steps").fill("900")
     page.get_by_role("button", name="Run", exact=True).click()
-    page.wait_for_function("() => document.querySelector('.run [aria-valuenow]')?.getAttribute('aria-valuenow') > 40")
+    page.wait_for_function(
+        "() => document.querySelector('.run [aria-valuenow]')?.getAttribute('aria-valuenow') > 40",
+        timeout=_WITHIN_S * 1000,
+    )
+    running = guest.ask("GET", "/api/v2/jobs?limit=1")["jobs"][0]["id"]
     album.take(page, "run")
     album.take(page, "jobs", "jobs")
-    running = guest.ask("GET", "/api/v2/jobs?status=running")["jobs"][0]["id"]
     album.take(page, "job-live", f"jobs/{running}")
     guest.ask("POST", f"/api/v2/jobs/{running}/cancel")
     guest.end_of(running)

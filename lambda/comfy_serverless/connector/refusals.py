@@ -53,6 +53,8 @@ _KEEPS_FROM_LOOKING_ON = frozenset(
 #: The most problems in a message for people, and the most characters of one. `details` has everything.
 _MOST_LINES, _LONGEST_LINE = 30, 600
 #: What loaders of ComfyUI say of the name of a file that is not in its input folder.
+#: What is the id of an asset, and no name that anybody gives a file.
+_ASSET_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_SUCH_FILE = re.compile(r" - Invalid \w+ file: ")
 #: How a hint begins that has a better name.
 _MEANT = "did you mean"
@@ -278,6 +280,10 @@ def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
     if problem.get("type") == "custom_validation_failed" and "\\" in name:  # a file of Windows
         return f"folders are separated by /: {name.replace(chr(92), '/')!r}"
     if problem.get("type") == "custom_validation_failed" and _NO_SUCH_FILE.search(str(problem.get("details"))):
+        if _ASSET_ID.fullmatch(name):
+            return (
+                f'an asset is named by its file\'s name, or by {{"__type": "core/ASSET", "info": {{"id": "{name}"}}}}'
+            )
         return "ComfyUI has no such file: give it with --input, or in `inputs` of the job"
     if problem.get("type") != "value_not_in_list":
         return ""

@@ -138,3 +138,16 @@ def test_a_file_that_is_not_there_is_told_with_how_to_give_it() -> None:
     said = {"1": {"errors": [problem], "dependent_outputs": [], "class_type": "LoadImage"}}
     message = refusal(FAILED, said).message
     assert message.endswith("a.png (ComfyUI has no such file: give it with --input, or in `inputs` of the job)")
+
+
+def test_the_bare_id_of_an_asset_is_told_with_how_to_name_it() -> None:
+    asset_id = "25d27883-a2b6-4abb-800d-2b0373c2a2d9"
+    problem = {
+        "type": "custom_validation_failed",
+        "message": "Custom validation failed for node",
+        "details": f"image - Invalid image file: {asset_id}",
+        "extra_info": {"input_name": "image"},
+    }
+    said = {"1": {"errors": [problem], "dependent_outputs": [], "class_type": "LoadImage"}}
+    told = refusal(FAILED, said).message
+    assert f'or by {{"__type": "core/ASSET", "info": {{"id": "{asset_id}"}}}})' in told
