@@ -532,7 +532,6 @@ def test_a_job_runs_again_once_however_often_the_answer_is_lost(
     assert server.asked[-1].json == {"seed": "same"}
 
 
-
 def test_of_several_jobs_one_that_is_unknown_costs_the_others_nothing(
     server: ScriptedApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
