@@ -101,8 +101,10 @@ def name_of(resource: str) -> str:
 
 def arn_of(resource: str) -> str:
     """The ARN of a resource of the template."""
-    name = name_of(resource)
-    return _ARNS[template()["Resources"][resource]["Type"]].format(name)
+    name, kind = name_of(resource), template()["Resources"][resource]["Type"]
+    if kind not in _ARNS:
+        raise NotResolved(f"{resource}: a {kind} has no ARN on this machine")
+    return _ARNS[kind].format(name)
 
 
 def resolve(value: Any, **parameters: list[str]) -> Any:  # noqa: ANN401

@@ -96,4 +96,5 @@ def test_a_worker_counts_under_the_name_that_dashboard_and_alarms_ask_for(templa
     tokens = {"HUGGING_FACE_TOKEN_PARAMETER", "CIVITAI_TOKEN_PARAMETER"}
     # A GPU's second has a price of its own (`USD_PER_SECOND`), and no memory that it is made of.
     of_lambda = {"USD_PER_GB_SECOND", "USD_PER_REQUEST", "WORKER_MEMORY_MB"}
+    assert "USD_PER_SECOND" in environment
     assert set(sam) - set(environment) <= {"MODELS_MANIFEST", "INPUT_CACHE_BYTES", *tokens, *of_lambda}

@@ -23,9 +23,9 @@ def with_a_stack() -> dict[str, argparse.ArgumentParser]:
         parser.prog.partition(" ")[2]: parser
         for parser in parsers(cli_main.parser())
         # `needs` asks the ComfyUI here unless a stack is named: no variable makes it ask another. `env models` needs
-        # none to look, and `workflows` asks the API unless the operator's are meant (--shared).
+        # none to look, `workflows` asks the API unless the operator's are meant (--shared), and so does `usage`.
         if any("--stack" in action.option_strings for action in parser._actions)
-        and not parser.prog.endswith((" needs", " env models"))
+        and not parser.prog.endswith((" needs", " env models", " usage"))
         and " workflows " not in parser.prog
     }
 
@@ -38,6 +38,9 @@ def arguments_of(parser: argparse.ArgumentParser) -> list[str]:
             given.append("x")
         elif action.required:
             given += [action.option_strings[0], "x"]
+    for group in parser._mutually_exclusive_groups:
+        if group.required:
+            given += next(action.option_strings[:1] for action in group._group_actions if action.nargs == 0)
     return given
 
 

@@ -166,7 +166,8 @@ def test_every_function_has_a_role_that_is_understood() -> None:
         ("GenerateRole", "keys", False),
         ("GenerateRole", "batch#1", False),
         ("ApiRole", "job#1", True),
-        ("ApiRole", "keys", False),
+        ("ApiRole", "keys", True),  # for admins (`api.keys`); never one of an admin
+        ("ApiRole", "admins", False),
         ("AuthorizerRole", "keys", False),
         ("IngestRole", "batch#1", True),
         ("IngestRole", "asset#1", False),
