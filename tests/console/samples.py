@@ -44,9 +44,9 @@ class Person:
         return job_id
 
     def knows_nodes(self) -> bool:
-        """Whether the API knows what nodes the workers have."""
+        """Whether the API knows the workers' nodes: inputs are proposed by them when a workflow is pushed."""
         headers = {"Authorization": f"Bearer {self.key}"}
-        return requests.get(f"{self.url}/api/v2/object_info", headers=headers, timeout=PATIENCE_S).ok
+        return requests.get(f"{self.url}/api/v2/object_info/KSampler", headers=headers, timeout=PATIENCE_S).ok
 
     def job(self, job_id: str) -> Any:
         """A job as it is now."""
@@ -74,14 +74,14 @@ class Samples:
 def make_samples(person: Person) -> Samples:
     """Make an owner's data; returns once all is over."""
     succeeded = tuple(person.submit(picture(color)) for color in (0xCC3322, 0x3355BB, 0x22AA66, 0xEEBB22))
-    # The inputs of what is pushed, and their order, are others before a worker has told of its nodes.
+    failed = person.submit(failing())
+    labeled = person.submit(picture(0x8844AA, count=3), metadata=LABELS)
+    hostile = person.submit(picture(0x117788, prefix="<svg onload=alert(1)>"), metadata={"note": HOSTILE})
+    person.end_of(succeeded[0])  # a worker that has run something has told what nodes there are
     assert wait_until(person.knows_nodes)
     for name in ("text_to_image", "thumbnail"):
         graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
         person.request("PUT", f"/api/v2/workflows/{name}", {"workflow": graph})
-    failed = person.submit(failing())
-    labeled = person.submit(picture(0x8844AA, count=3), metadata=LABELS)
-    hostile = person.submit(picture(0x117788, prefix="<svg onload=alert(1)>"), metadata={"note": HOSTILE})
     named = person.request("POST", "/api/v2/workflows/text_to_image/runs", {})["id"]
     for job_id in (*succeeded, labeled, hostile, named):
         assert (job := person.end_of(job_id))["status"] == "succeeded", job
