@@ -41,7 +41,7 @@ class ManyJobs(NamedTuple):
 
 def many_jobs(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[ManyJobs, ManyJobs, ManyJobs]:
     """Ours without thumbnails, ours with one for each picture, and the floor; the better of two rounds each."""
-    bare, full, theirs = [], [], []
+    bare, full, theirs = list[ManyJobs](), list[ManyJobs](), list[ManyJobs]()
     for _ in range(2):
         theirs.append(_floor_round(floor, job))
         for thumbnails, rounds in ((False, bare), (True, full)):
