@@ -735,7 +735,9 @@ def test_errors_of_a_workflow_are_of_the_class_that_a_run_here_raises() -> None:
 
 def test_a_job_runs_again_with_its_workflow_and_labels(server: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
     before = job(metadata={"campaign": "autumn"})
-    answers = in_turn(Told(body=before), Told(body={"workflow": {"1": {}}, "format": "api"}), Told(body=job(id="again-1")))
+    answers = in_turn(
+        Told(body=before), Told(body={"workflow": {"1": {}}, "format": "api"}), Told(body=job(id="again-1"))
+    )
     server.answer = answers
     assert main(["jobs", "again", "fox-1"]) == 0
     assert capsys.readouterr().out == "again-1\n"
