@@ -56,7 +56,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     jobs = add_command(
         commands,
         "jobs",
-        summary="list, show, follow, cancel, repeat and download jobs of the deployed API, and read their logs",
+        summary="list, show, follow, cancel and download jobs of the deployed API, and read their logs",
         examples=[*(lines[0] for lines in _EXAMPLES.values()), "comfy-serverless jobs logs fox-1"],
         notes=_NOTES,
         prints_data=False,
