@@ -90,7 +90,9 @@ def _without_streams() -> Path:
     built = ROOT / ".aws-sam" / "build" / "template.yaml"
     template = yaml.safe_load(built.read_text(encoding="utf-8"))
     resources = template["Resources"]
-    template["Resources"] = {name: one for name, one in resources.items() if "LiveEvents" not in one.get("Condition", "")}
+    template["Resources"] = {
+        name: one for name, one in resources.items() if "LiveEvents" not in one.get("Condition", "")
+    }
     assert len(resources) > len(template["Resources"])
     path = built.with_name("without-streams.yaml")
     path.write_text(yaml.safe_dump(template, sort_keys=False), encoding="utf-8")
