@@ -113,7 +113,7 @@ def _notes(document: Document) -> list[str]:
 
 def _outputs_of(stack: str) -> dict[str, str]:
     """What a stack says of itself; there must be a key of it in COMFY_API_KEY."""
-    from comfy_serverless.cli.remote_answers import KEY_VARIABLE
+    from comfy_serverless.cli.remote_variables import KEY_VARIABLE
     from comfy_serverless.cli.stack import explained, outputs_of
 
     with explained(argparse.Namespace(stack=stack), needs="cloudformation:DescribeStacks"):

@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 import requests
 
 from comfy_serverless.cli.habits import one_line
+from comfy_serverless.cli.remote_variables import KEY_VARIABLE, URL_VARIABLE
 from comfy_serverless.errors import (
     ComfyError,
     Forbidden,
@@ -27,8 +28,6 @@ from comfy_serverless.errors import (
 from comfy_serverless.proxies import proxy_for
 from comfy_serverless.redaction import redact_url, redacted
 
-#: The environment variables of the official SDKs.
-URL_VARIABLE, KEY_VARIABLE = "COMFY_BASE_URL", "COMFY_API_KEY"
 _KINDS: Mapping[str, type[ComfyError]] = {kind.code: kind for kind in reversed(list(all_errors())) if kind.code}
 _TEXT_SHOWN = 200
 

@@ -15,7 +15,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from comfy_serverless.cli.remote_answers import KEY_VARIABLE, URL_VARIABLE, refusal_of
+from comfy_serverless.cli.remote_answers import refusal_of
+from comfy_serverless.cli.remote_variables import KEY_VARIABLE, URL_VARIABLE
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.proxies import Proxy, proxy_for
 from comfy_serverless.redaction import redact_url, redacted

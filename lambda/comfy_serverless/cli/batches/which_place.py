@@ -11,7 +11,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from comfy_serverless.cli.remote_answers import KEY_VARIABLE, URL_VARIABLE
+from comfy_serverless.cli.remote_variables import KEY_VARIABLE, URL_VARIABLE
 from comfy_serverless.cli.stack import STACK_VARIABLE, Stack, explained
 
 if TYPE_CHECKING:
