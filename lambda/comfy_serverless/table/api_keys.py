@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from comfy_serverless.aws.dynamodb import Item, Table, Update, moment_of, now_s, now_text
 from comfy_serverless.errors import Forbidden, InvalidRequest, NotFound
-from comfy_serverless.jobs.prices import usd
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.columns import read_columns, write_columns
 
@@ -97,6 +96,8 @@ class ApiKey:
 
     def to_json(self) -> dict[str, Any]:
         """As the API and the command line tell it."""
+        from comfy_serverless.jobs.prices import usd  # the authorizer shows no key, and has no time for more
+
         return {
             "id": self.id,
             "name": self.name,
