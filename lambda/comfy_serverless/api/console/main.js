@@ -123,7 +123,7 @@ const showWho = async () => {
 let asking = null;
 const askForKey = async (note = "") => {
   if (asking?.element.isConnected) {
-    asking.note(note);
+    if (note) asking.note(note);
     return;
   }
   const message = h("p", { class: "bad", role: "alert" }, note);
