@@ -25,7 +25,7 @@ from comfy_serverless.worker.worker import Call, Worker
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.batch_world import World as BatchWorld
 from tests.unit.batch_world import manifest
-from tests.unit.fakes import WORKFLOW, FakeEngine, FakeExecution, FakeInputs, made
+from tests.unit.fakes import WORKFLOW, FakeEngine, FakeExecution, FakeInputs, files_in, made
 from tests.unit.jobs_table import aws
 from tests.unit.traced_world import Kept, kept
 from tests.unit.tracing.test_trace_context import PARENT, SPAN_ID, TRACE_ID
@@ -65,7 +65,8 @@ def work(api: ApiWorld, engine: FakeEngine | None = None) -> list[JobMessage]:
     """What `generate` does with the messages that wait."""
     jobs = [JobMessage.parse(json.dumps(message)) for message in api.messages()]
     settings, s3 = api.services.settings, api.s3
-    with closing(Worker(settings=settings, engine=engine or TimedEngine(), s3=s3, inputs=FakeInputs())) as worker:
+    made = Worker(settings=settings, engine=engine or TimedEngine(), s3=s3, inputs=FakeInputs(), named=files_in(None))
+    with closing(made) as worker:
         journal = Journal(api.services.jobs, api.services.workers, api.services.care.webhook_queue)
         for job in jobs:
             assert job is not None

@@ -296,6 +296,8 @@ PLACES = {
     "connector/client.py": "sends through the pool of its server",
     "connector/events.py": "hands the library a socket of its server",
     "connector/ports.py": "looks whether a port of this machine is open",
+    "handlers/runtime_api.py": "Lambda's own address beside the function; no variable leads there through a proxy",
+    "tracing/sdk.py": "its session goes through what `proxies` decides, and reads no variable",
     "fetch/web.py": "its sockets are those of `proxies`; HTTPConnection only writes the request",
 }
 

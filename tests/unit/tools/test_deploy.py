@@ -112,10 +112,10 @@ def test_a_release_is_known_by_the_image_and_by_what_the_api_is_made_with() -> N
     release = release_of(packaged(), known)
     assert release_of(packaged(), known) == release
     assert release_of(packaged(ImageUri="1.ecr/comfy/api:2"), known) != release
-    # A plain setting, one of all functions, and one that only a condition asks for.
-    for name in ("CorsOrigins", "LogLevel", "MaximumApiConcurrency"):
+    # A plain setting, one of all functions, one that only a condition asks for, one that the workers' price is made of.
+    for name in ("CorsOrigins", "LogLevel", "MaximumApiConcurrency", "MemorySize"):
         assert release_of(packaged(), {**known, name: "other"}) != release, name
-    for name in ("MemorySize", "OutputRetentionDays", "ApiRelease"):
+    for name in ("TemporaryStorage", "OutputRetentionDays", "ApiRelease"):
         assert release_of(packaged(), {**known, name: "other"}) == release, name
 
 

@@ -125,7 +125,7 @@ def test_another_setting_of_the_worker_is_another_release_of_it(
     ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     releases: dict[str, list[str]] = {"ApiRelease": [], "WorkerRelease": []}
-    for words in ([], ["--", "MemorySize=5000"]):
+    for words in ([], ["--", "TemporaryStorage=5000"]):
         deploy(monkeypatch, DESCRIBED, *words)
         for name, values in releases.items():
             values += [word for word in ran[-1] if word.startswith(f"{name}=")]
