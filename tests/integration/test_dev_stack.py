@@ -103,14 +103,18 @@ def test_the_examples_of_the_api_s_description_run(stack: DevStack) -> None:
     # With a key, there is a path for each of them.
     described = requests.get(f"{stack.url}/openapi.json", headers=headers, timeout=PATIENCE_S).json()
     assert {f"/api/v2/workflows/{name}/runs" for name in bodies} <= described["paths"].keys()
-    for template, operations in described["paths"].items():
-        path = template.replace("{name}", "example")
+    ids: list[str] = []
+    # A job runs again after it has run. No batch of the examples has a line to retry.
+    paths = [entry for entry in described["paths"].items() if not entry[0].endswith("/retry")]
+    for template, operations in sorted(paths, key=lambda entry: entry[0].endswith("/again")):
+        path = template.replace("{name}", "example").replace("{id}", ids[0] if ids else "{id}")
         content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
         if content is None or path == "/api/v2/assets/from-hash":  # which needs the file that a form has brought
             continue
         answer = requests.post(f"{stack.url}{path}", json=content["example"], headers=headers, timeout=PATIENCE_S)
         assert answer.ok, answer.text
-        if "status" in (job := answer.json()):
+        if "urls" in (job := answer.json()):
+            ids.append(job["id"])
             url = f"{stack.url}{job['urls']['self']}"
             ask = functools.partial(requests.get, url, headers=headers, timeout=PATIENCE_S)
             assert wait_until(lambda ask=ask: ask().json()["completed_at"])

@@ -47,6 +47,7 @@ def test_it_says_where_it_is_and_ends_when_asked(tmp_path: Path, number: signal.
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith(f"comfy-serverless is ready at http://{LOOPBACK}:{port}  key: ")
+    assert process.stdout.readline() == f"Console: http://{LOOPBACK}:{port}/\n"
     assert requests.get(f"http://{LOOPBACK}:{port}/api/v2/health", timeout=PATIENCE_S).json()["status"] == "ok"
     with QuietClock() as clock:
         process.send_signal(number)
