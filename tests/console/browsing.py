@@ -33,6 +33,9 @@ addEventListener("securitypolicyviolation", (event) => {
 });
 """
 
+#: The machine's own networks have changed: a container has begun, or ended. The page asks again.
+_OF_THE_MACHINE = "net::ERR_NETWORK_CHANGED"
+
 
 class Watched:
     """What went wrong on a page, in the order in which it did.
@@ -60,7 +63,7 @@ class Watched:
         return [one for one in self._seen if not any(pattern.search(one) for pattern in self._expected)]
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "assert"}:
+        if message.type in {"error", "assert"} and _OF_THE_MACHINE not in message.text:
             self._seen.append(f"console: {message.text} ({message.location.get('url')})")
 
     def _on_dialog(self, dialog: Dialog) -> None:
