@@ -18,6 +18,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from comfy_serverless.aws.dynamodb import (
     ConditionFailed,
     Item,
@@ -29,9 +31,11 @@ from comfy_serverless.aws.dynamodb import (
     put_write,
     update_write,
 )
+from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Progress, status_of
 from comfy_serverless.moments import moment_text
+from comfy_serverless.observability import log
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.columns import OPEN, QUEUED_BATCH
 from comfy_serverless.table.job_item import (
@@ -58,6 +62,8 @@ DISPATCH_S = 60
 #: How long a message may wait in the job queue and in the batch queue: `MessageRetentionPeriod` in template.yaml.
 QUEUE_RETENTION_S, BATCH_RETENTION_S = 4 * 24 * 3600, 14 * 24 * 3600
 _FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #keeper_due < :now))"
+#: After these it is certain that a transaction has written nothing.
+_NOTHING_WRITTEN = frozenset({"TransactionCanceledException", "AccessDeniedException"})
 _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
 
@@ -384,9 +390,19 @@ class JobStore(WaitingJobs):
         return True
 
     def _write_end(self, change: Update, job: Job, account: Account | None) -> None:
-        """Write the end of a job, and count it: both or none, so that each job counts once."""
+        """Write the end of a job, and count it: both or none, so that each job counts once.
+
+        Where the table refuses both for another cause than the job's own condition, as for a role without the right to
+        count, or for ever busy counters, the end is written alone: too small a sum costs less than a lost outcome.
+        """
         counters = [] if account is None else counted(job.id, job, account)
-        self._table.transact([update_write(change), *counters])
+        try:
+            self._table.transact([update_write(change), *counters])
+        except ClientError as error:
+            if not counters or error_code(error) not in _NOTHING_WRITTEN:
+                raise
+            log.exception("a job's end is not counted: the table refused it with its counters", job_id=job.id)
+            self._table.update(change)
 
     @staticmethod
     def _end(

@@ -156,16 +156,20 @@ def test_each_job_counts_once_whatever_happens(table: Table, told: list[tuple[st
             assert spent == ((world.expected[owner].nanousd or 0) if now_is_then else 0)
 
 
-def test_a_conflict_is_tried_again_at_once_and_one_that_lasts_is_told(table: Table) -> None:
+def test_a_conflict_is_tried_again_at_once_and_one_that_lasts_costs_the_sum_and_no_outcome(table: Table) -> None:
     world = World(table)
     with patch.object(dynamodb, "_pause", return_value=None) as pause:
-        state = world.submit("ana")
-        with faulty(table, ["conflict"] * 20), pytest.raises(ClientError, match="Canceled"):
-            world.jobs.fail(state, Canceled("no"))
-        assert pause.call_count == len(dynamodb._OUT_OF_STEP_S)
-        assert world.counted("ana") == Usage()
+        state, other = world.submit("ana"), world.submit("ana")
         with faulty(table, ["conflict"] * 3):
             assert world.jobs.fail(state, Canceled("no"))
+        assert world.counted("ana") == Usage(jobs=1)
+        pause.reset_mock()
+        with faulty(table, ["conflict"] * 20):
+            assert world.jobs.fail(other, Canceled("no"))
+        assert pause.call_count == len(dynamodb._OUT_OF_STEP_S)
+    read = world.jobs.read_alone(other.id)
+    assert read is not None
+    assert read.is_over
     assert world.counted("ana") == Usage(jobs=1)
 
 
@@ -205,3 +209,31 @@ def test_a_job_without_a_key_has_no_month_and_an_unknown_price_is_no_zero() -> N
     assert ":add_nanousd" not in write["Update"]["ExpressionAttributeValues"]
     assert Usage() + Usage(nanousd=None) == Usage()
     assert (Usage(nanousd=1) + Usage()).nanousd == 1
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "TransactionCanceledException"])
+def test_an_end_that_cannot_be_counted_is_written_all_the_same(table: Table, code: str) -> None:
+    world = World(table)
+    state = world.submit("ana")
+    world.jobs.begin(state.id, run="run-1")
+    refused = ClientError({"Error": {"Code": code}}, "TransactWriteItems")
+    with patch.object(Table, "transact", side_effect=refused):
+        account = state.account
+        for run, is_ours in (("run-0", False), ("run-1", True), ("run-1", False)):
+            ended = world.jobs.finish(state.id, document(state.id), run=run, webhook=False, places=(), account=account)
+            assert ended is is_ours
+    read = world.jobs.read_alone(state.id)
+    assert read is not None
+    assert read.status is JobStatus.SUCCEEDED
+
+
+def test_an_end_of_which_nobody_knows_whether_it_is_written_is_not_written_again(table: Table) -> None:
+    world = World(table)
+    state = world.submit("ana")
+    world.jobs.begin(state.id, run="run-1")
+    unknown = ClientError({"Error": {"Code": "InternalServerError"}}, "TransactWriteItems")
+    with patch.object(Table, "transact", side_effect=unknown), pytest.raises(ClientError):
+        world.jobs.finish(state.id, document(state.id), run="run-1", webhook=False, places=(), account=state.account)
+    read = world.jobs.read_alone(state.id)
+    assert read is not None
+    assert read.status is JobStatus.RUNNING
