@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from comfy_serverless.table import watchers
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.event_world import URL, EventWorld, body
 from tests.unit.fakes import WORKFLOW
+from tests.unit.table_clock import TableClock
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def test_what_is_over_or_refused_takes_no_place(api: ApiWorld, events: EventWorl
 def test_a_watcher_that_is_lost_keeps_its_place_no_longer_than_its_stream_may_last(
     api: ApiWorld, events: EventWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = TableClock(monkeypatch)
     late = [events.open(link(api, "team"), until_s=60) for _ in range(2)]
-    now = watchers.now_s()
-    monkeypatch.setattr(watchers, "now_s", lambda: now + 60)
+    clock.later(60)
     assert events.open(link(api, "team")).status == 429
-    monkeypatch.setattr(watchers, "now_s", lambda: now + 75)
+    clock.later(15)
     assert [events.open(link(api, "team")).status for _ in range(2)] == [200, 200]
     for lost in late:  # what is another's by now is not given back
         lost.close()

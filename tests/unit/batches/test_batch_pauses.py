@@ -6,30 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from comfy_serverless.batches import ranges, store
-from comfy_serverless.table import columns
 from tests.unit.batch_world import World, manifest
 from tests.unit.jobs_table import aws
+from tests.unit.table_clock import TableClock
 
 #: The caretaker starts each minute; what is due after a minute is due at its next start.
 MINUTE_S = 61
 
 
-class Clock:
-    """The stores' clock."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now_s = store.now_s()
-        for module in (store, ranges, columns):
-            monkeypatch.setattr(module, "now_s", lambda: self.now_s)
-
-    def later(self, seconds: int) -> None:
-        self.now_s += seconds
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def clock(monkeypatch: pytest.MonkeyPatch) -> TableClock:
+    return TableClock(monkeypatch)
 
 
 @pytest.fixture
@@ -40,7 +27,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def test_a_batch_that_nobody_advances_is_woken_ever_later_and_at_once_when_somebody_does(
-    world: World, clock: Clock
+    world: World, clock: TableClock
 ) -> None:
     batch = world.begin(manifest(3))
     woken = []
@@ -57,7 +44,7 @@ def test_a_batch_that_nobody_advances_is_woken_ever_later_and_at_once_when_someb
 
 
 def test_a_range_that_nobody_reads_is_ordered_ever_later_and_soon_again_once_it_is_read(
-    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    world: World, clock: TableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("comfy_serverless.batches.reading.CHUNK_LINES", 2)
     batch = world.begin(manifest(6))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ import pytest
 
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.jobs.message import JobMessage
-from comfy_serverless.table import care, columns, job_item, job_state, jobs, turns, waiting_jobs
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.turns import FIRST_WIDTH, MAX_WIDTH, Turn, again_after_s
 from comfy_serverless.table.workers import Workers
 from tests.unit.jobs_table import aws, create_table
+from tests.unit.table_clock import TableClock
 
 #: The caretaker starts each minute; what is due after a minute is due at its next start.
 MINUTE_S = 61
@@ -46,7 +45,7 @@ class Fleet(Workers):
         for job_id in self.world.taken:
             if not self.is_dead:
                 self.world.jobs.begin(job_id, run=f"run-{job_id}")
-                self.world.begun.append((self.world.now_s, job_id))
+                self.world.begun.append((self.world.clock.now_s, job_id))
         self.world.taken.clear()
 
 
@@ -56,13 +55,11 @@ class World:
     def __init__(self, session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.table, self.calls = create_table(session)
         self.jobs = JobStore(self.table, lease_s=10**9, max_runs=3)
-        self.now_s = int(time.time())
+        self.clock = TableClock(monkeypatch)
         self.taken: list[str] = []
         self.begun: list[tuple[int, str]] = []
         self.fleet = Fleet(self)
         self.care = Care(self.jobs, self.fleet, WebhookQueue(None, None), session.client("s3"))
-        for module in (care, columns, job_item, job_state, jobs, turns, waiting_jobs):
-            monkeypatch.setattr(module, "now_s", lambda: self.now_s)
 
     def submit(self, count: int, *, is_batch: bool = False) -> None:
         for number in range(count):
@@ -81,7 +78,7 @@ class World:
     def play(self, rounds: int, *, every_s: int = MINUTE_S) -> None:
         for _ in range(rounds):
             self.fleet.work()
-            self.now_s += every_s
+            self.clock.later(every_s)
             self.care.round()
         self.fleet.work()
 
