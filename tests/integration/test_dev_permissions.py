@@ -21,6 +21,7 @@ from local.aws.template import TABLE, name_of
 from local.dev import DevStack
 from tests.integration.test_dev_stack import small
 from tests.patience import PATIENCE_S
+from tests.unit.table_clock import TableClock
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -152,11 +153,11 @@ def test_whoever_sends_jobs_again_may_do_so_in_turns(
     all_jobs.dispatched(role)
     state = all_jobs.read_alone(role)
     assert state is not None
-    then = turns.now_s() + day * 86_400  # no turn of another role lasts that long
-    monkeypatch.setattr(turns, "now_s", lambda: then)
+    clock = TableClock(monkeypatch)
+    clock.later(day * 86_400)  # no turn of another role lasts that long
     assert own.take_turn(state), "the first turn"
     assert own.take_turn(state), "which has room for more"
-    monkeypatch.setattr(turns, "now_s", lambda: then + turns.FIRST_PAUSE_S)
+    clock.later(turns.FIRST_PAUSE_S)
     assert own.take_turn(state), "and the next one, after a look at the first job"
 
 

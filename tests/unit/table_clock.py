@@ -19,8 +19,8 @@ class TableClock:
     second or two later. So it is set in all of them; a module that is loaded afterwards reads it from `dynamodb`.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now_s = int(time.time())
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, now_s: int | None = None) -> None:
+        self.now_s = int(time.time()) if now_s is None else now_s
         for name, module in list(sys.modules.items()):
             if name.startswith("comfy_serverless.") and getattr(module, "now_s", None) is _OF_THE_TABLE:
                 monkeypatch.setattr(module, "now_s", self)

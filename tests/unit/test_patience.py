@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.contract.faults.rows import Row
 from tests.contract.faults.world import World
 from tests.patience import QuietClock, slack, wait_until
 
+TESTS = Path(__file__).parents[1]
 needs_schedstat = pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="only Linux says who waits")  # noqa: PTH110
 
 
@@ -160,3 +163,10 @@ def test_waiting_ends_when_it_is_so_and_when_patience_does() -> None:
     answers = iter([False, False, True])
     assert wait_until(lambda: next(answers))
     assert not wait_until(lambda: False, within_s=0.05)
+
+
+def test_no_test_sets_the_tables_clock_in_some_of_its_modules_only() -> None:
+    """On a busy machine the others would write a later second: `TableClock` sets all of them."""
+    patched = re.compile(r"(setattr|patch)\([^\n]*now_s[\"']")
+    others = [file for file in TESTS.rglob("*.py") if file.name != "table_clock.py"]
+    assert [file.name for file in others if patched.search(file.read_text())] == []

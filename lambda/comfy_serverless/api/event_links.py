@@ -13,7 +13,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import time
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -54,7 +53,7 @@ class EventLinks:
 
     def _of(self, path: str, owner: str) -> str:
         day, key = self.keys.today()
-        expires = int(time.time()) + self.expiry_s
+        expires = now_s() + self.expiry_s
         token = ".".join([day, str(expires), _encode(owner.encode()), _encode(_mac(key, path, owner, expires))])
         return f"{self.base.rstrip('/')}{path}?{urlencode({TOKEN: token})}"
 
@@ -69,7 +68,7 @@ def owner_of(token: str, path: str, keys: EventKeys) -> str:
     # Only days whose links may still work are asked for: a made-up one costs no read of the table.
     key = keys.of(day) if day in (day_of(moment_of(now_s())), yesterday()) else None
     is_ours = hmac.compare_digest(_mac(key or b"", path, owner, expires), mac)
-    if key is None or not is_ours or expires < time.time():
+    if key is None or not is_ours or expires < now_s():
         raise Unauthorized(_REFUSED)
     return owner
 

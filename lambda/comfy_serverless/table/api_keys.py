@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -229,7 +228,7 @@ class ApiKeyStore:
 
     def count_request(self, key_id: str, *, limit: int) -> bool:
         """Count a request of this minute; returns whether it is within the limit. One write."""
-        minute = int(time.time() // 60)
+        minute = now_s() // 60
         change = Update(
             pk=f"rate#{key_id}#{minute}",
             sk="rate",

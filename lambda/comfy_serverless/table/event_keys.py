@@ -9,7 +9,7 @@ import secrets
 import threading
 from datetime import UTC, datetime, timedelta
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table
+from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, moment_of, now_s
 
 _KEY = "key"
 _KEY_BYTES = 32
@@ -27,7 +27,7 @@ class EventKeys:
 
     def today(self) -> tuple[str, bytes]:
         """The day's name and its key, which the first who asks for it makes."""
-        day = day_of(datetime.now(UTC))
+        day = day_of(moment_of(now_s()))
         return day, self.of(day) or self._make(day)
 
     def of(self, day: str) -> bytes | None:
@@ -69,7 +69,7 @@ def day_of(moment: datetime) -> str:
 
 def yesterday() -> str:
     """The oldest day whose links may still work."""
-    return day_of(datetime.now(UTC) - timedelta(days=1))
+    return day_of(moment_of(now_s()) - timedelta(days=1))
 
 
 def key_pk(day: str) -> str:

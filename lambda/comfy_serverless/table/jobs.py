@@ -12,7 +12,7 @@ ended job stays as it ended. A run owns its job for as long as its lease lasts; 
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -346,7 +346,7 @@ class JobStore(WaitingJobs):
     # How it is done.
 
     def _lease_end(self) -> int:
-        return int(time.time() + self._lease_s) + 1
+        return now_s() + math.ceil(self._lease_s) + 1
 
     def _end_as(
         self,

@@ -18,6 +18,7 @@ from comfy_serverless.api.app import create_app
 from comfy_serverless.api.assets import MAX_SENT_BYTES
 from tests.unit.api_world import ASSETS, Answer, ApiWorld, api_world
 from tests.unit.fakes import png
+from tests.unit.table_clock import TableClock
 
 PICTURE = png(8, 8)
 HASH = f"blake3:{blake3(PICTURE).hexdigest()}"
@@ -438,7 +439,7 @@ def test_an_asset_that_has_expired_is_not_found(api: ApiWorld, monkeypatch: pyte
     asset = upload(api, expires_in="60").json
     later = api.services.table.get(f"asset#{asset['id']}", "asset")
     assert later is not None
-    monkeypatch.setattr("comfy_serverless.table.asset_item.now_s", lambda: later["lease_until"])
+    TableClock(monkeypatch, later["lease_until"])
     assert api.request("GET", f"/api/v2/assets/{asset['id']}").status == 404
     assert from_hash(api, file_path="photo.png").status == 201
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,12 +18,12 @@ from comfy_serverless.graph.file_inputs import names_of_others
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import MAX_LABELS_BYTES
 from comfy_serverless.jobs.shapes import MAX_ADDRESSES
-from comfy_serverless.table import api_keys as api_keys_module
 from comfy_serverless.table import reader as reader_module
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.job_item import job_pk
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
+from tests.unit.table_clock import TableClock
 
 OCTETS = "application/octet-stream"
 
@@ -160,8 +158,7 @@ def test_labels_are_small_enough_to_be_kept_with_the_job_however_it_ends(api: Ap
 
 @pytest.mark.parametrize("method", ["bad body", "good"])
 def test_every_request_of_a_key_counts(api: ApiWorld, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = time.time()
-    monkeypatch.setattr(api_keys_module, "time", SimpleNamespace(time=lambda: now))  # they are of one minute
+    TableClock(monkeypatch)  # they are of one minute
     limit = {"requests_per_minute": "3"}
     body = {"bad": 1} if method == "bad body" else {"workflow": WORKFLOW}
     statuses = [api.request("POST", "/api/v2/jobs", body=body, key=limit).status for _ in range(5)]

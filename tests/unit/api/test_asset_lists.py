@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from comfy_serverless.table import asset_item
 from comfy_serverless.table import assets as assets_module
 from comfy_serverless.table.asset_item import Asset, asset_pk
 from comfy_serverless.table.asset_names import digest_of
@@ -16,6 +15,7 @@ from comfy_serverless.table.jobs import JobStore
 from tests.unit.api.test_job_lists import end, make
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.table.test_job_store import output
+from tests.unit.table_clock import TableClock
 
 
 @pytest.fixture
@@ -73,9 +73,7 @@ def test_what_was_deleted_or_has_expired_is_gone_from_the_list(api: ApiWorld, mo
     kept, deleted = upload(api, "kept.png"), upload(api, "deleted.png")
     expired = upload(api, "expired.png", expires_in_s=60)
     assert api.request("DELETE", f"/api/v2/assets/{deleted.id}").status == 204
-    later = (expired.expires or 0) + 1
-    monkeypatch.setattr(asset_item, "now_s", lambda: later)
-    monkeypatch.setattr("comfy_serverless.table.columns.now_s", lambda: later)
+    TableClock(monkeypatch, (expired.expires or 0) + 1)
     assert names(api) == ["kept.png"]
     assert api.services.assets.remove_expired(limit=10) == 1
     rows = api.services.table.query("#pk = :pk", {"pk": "assets#team"}).items

@@ -5,40 +5,25 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from comfy_serverless.api import event_links
 from comfy_serverless.api.event_links import EventLinks, events_path, owner_of
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import Unauthorized
-from comfy_serverless.table import event_keys
 from comfy_serverless.table.event_keys import EventKeys, key_pk
 from tests.unit.jobs_table import aws, create_table
+from tests.unit.table_clock import TableClock
 
 URL = "https://events.example/live"
 START = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
-class Time:
-    """What clocks say, everywhere that links are made and read."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = START
-        time, own = self, type("Now", (datetime,), {"now": classmethod(lambda cls, zone: time.now)})
-        monkeypatch.setattr(event_keys, "datetime", own)
-        monkeypatch.setattr(event_links.time, "time", lambda: time.now.timestamp())
-        monkeypatch.setattr(event_links, "now_s", lambda: int(time.now.timestamp()))
-
-    def pass_(self, **parts: float) -> None:
-        self.now += timedelta(**parts)
-
-
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    return Time(monkeypatch)
+def clock(monkeypatch: pytest.MonkeyPatch) -> TableClock:
+    return TableClock(monkeypatch, int(START.timestamp()))
 
 
 @pytest.fixture
@@ -61,13 +46,13 @@ def refused(token: str, path: str, table: Table) -> str:
     return refusal.value.message
 
 
-def test_a_link_names_its_owner_to_any_process_for_a_quarter_of_an_hour(table: Table, time: Time) -> None:
+def test_a_link_names_its_owner_to_any_process_for_a_quarter_of_an_hour(table: Table, clock: TableClock) -> None:
     url = links(table).of_job("fox", owner="team")
     assert url.startswith(f"{URL}/api/v2/jobs/fox/events?token=")
     assert owner_of(token_of(url), events_path("fox"), EventKeys(table)) == "team"
-    time.pass_(seconds=899)
+    clock.later(899)
     assert owner_of(token_of(url), events_path("fox"), EventKeys(table)) == "team"
-    time.pass_(seconds=2)
+    clock.later(2)
     refused(token_of(url), events_path("fox"), table)
 
 
@@ -99,27 +84,27 @@ def changed(token: str) -> Iterator[str]:
     yield "..."
 
 
-def test_a_made_up_link_is_refused_in_the_same_words_whatever_is_wrong(table: Table, time: Time) -> None:
+def test_a_made_up_link_is_refused_in_the_same_words_whatever_is_wrong(table: Table, clock: TableClock) -> None:
     token = token_of(links(table).of_job("fox", owner="team"))
     words = {refused(made, events_path("fox"), table) for made in changed(token)}
     words |= {refused(token, events_path("cat"), table), refused(token, "/api/v2/events", table)}
-    time.pass_(hours=1)
+    clock.later(3600)
     words.add(refused(token, events_path("fox"), table))
     assert len(words) == 1
     assert "team" not in words.pop()
 
 
-def test_a_made_up_day_costs_no_read(table: Table, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_made_up_day_costs_no_read(table: Table, clock: TableClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "get", lambda *_: pytest.fail("the table was read"))
     for day in ("2026-11-28", "2026-12-01", "1", "live", "2026-11-30#"):
         refused(f"{day}.1.dGVhbQ.AA", "/api/v2/events", table)
 
 
-def test_each_day_has_its_own_key_and_the_last_days_links_work_on(table: Table, time: Time) -> None:
-    time.now = datetime(2026, 11, 30, 23, 55, tzinfo=UTC)
+def test_each_day_has_its_own_key_and_the_last_days_links_work_on(table: Table, clock: TableClock) -> None:
+    clock.now_s = int(datetime(2026, 11, 30, 23, 55, tzinfo=UTC).timestamp())
     own = links(table)
     evening = token_of(own.of_list("team"))
-    time.pass_(minutes=10)
+    clock.later(600)
     morning = token_of(own.of_list("team"))
     assert (evening[:10], morning[:10]) == ("2026-11-30", "2026-12-01")
     for token in (evening, morning):
@@ -129,11 +114,11 @@ def test_each_day_has_its_own_key_and_the_last_days_links_work_on(table: Table, 
     assert all(len(bytes.fromhex(secret)) == 32 for secret in secrets)
 
 
-def test_keys_are_forgotten_by_the_table_and_by_a_process(table: Table, time: Time) -> None:
+def test_keys_are_forgotten_by_the_table_and_by_a_process(table: Table, clock: TableClock) -> None:
     keys = EventKeys(table)
     for _ in range(5):
         keys.today()
-        time.pass_(days=1)
+        clock.later(86_400)
     assert sorted(keys._known) == ["2026-12-03", "2026-12-04"]
     item: Any = table.get(key_pk("2026-11-30"), "key")
     assert item["expires"] == datetime(2026, 12, 3, tzinfo=UTC).timestamp()

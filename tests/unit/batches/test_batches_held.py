@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +26,7 @@ from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import Claim
 from tests.unit.batch_world import Clock, World, ended, manifest
 from tests.unit.jobs_table import aws
+from tests.unit.table_clock import TableClock
 
 
 @pytest.fixture
@@ -331,12 +331,13 @@ def test_a_batch_that_was_paused_for_weeks_is_not_too_old_when_it_goes_on(
 
 
 def test_one_looks_at_a_batch_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = TableClock(monkeypatch)
     batch = world.begin(manifest(2))
     world.read_all()
     assert len(world.work()) == 2
     assert world.batches.begin_advance(batch.id)
     assert world.look(batch).report is None
-    monkeypatch.setattr(store_module, "now_s", lambda: int(time.time()) + store_module.ADVANCE_EVERY_S + 1)
+    clock.later(store_module.ADVANCE_EVERY_S + 1)
     assert world.look(batch).report is not None, "whoever looked has died"
 
 

@@ -24,6 +24,7 @@ from comfy_serverless.table.gate import FLEET_KNOWN_S, Fleet, Gate, PlaceStore, 
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from tests.unit.jobs_table import REGION, aws, create_table
+from tests.unit.table_clock import TableClock
 
 PER_INSTANCE = 2
 
@@ -284,8 +285,7 @@ def test_a_job_that_expired_in_the_endpoint_keeps_no_other_waiting(
 ) -> None:
     lines = world.submit_batch(4)
     world.let_through(*lines)
-    later = gate_module.now_s() + REQUEST_TTL_S + 1
-    monkeypatch.setattr(gate_module, "now_s", lambda: later)
+    TableClock(monkeypatch).later(REQUEST_TTL_S + 1)
     assert world.let_through(*lines[2:]) == [True, True]
 
 

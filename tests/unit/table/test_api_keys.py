@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import Forbidden, InvalidRequest, NotFound
-from comfy_serverless.table import api_keys as module
 from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction
 from tests.unit.jobs_table import aws, create_table
+from tests.unit.table_clock import TableClock
 
 
 @pytest.fixture
@@ -63,8 +62,7 @@ def test_a_name_that_looks_like_an_id_hides_no_key(keys: ApiKeyStore) -> None:
 def test_an_expired_key_works_no_more(keys: ApiKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     text, _ = keys.create("ci", owner="team", expires_in_s=60)
     assert keys.find(text) is not None
-    later = int(time.time()) + 61
-    monkeypatch.setattr(module, "now_s", lambda: later)
+    TableClock(monkeypatch).later(61)
     assert keys.find(text) is None
 
 
@@ -92,13 +90,13 @@ def test_a_fixed_key_may_be_registered_again(keys: ApiKeyStore) -> None:
 def test_requests_are_counted_by_key_and_minute(
     keys: ApiKeyStore, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.time, "time", lambda: 600_030.0)
+    clock = TableClock(monkeypatch, 600_030)
     assert [keys.count_request("one", limit=2) for _ in range(4)] == [True, True, False, False]
     assert keys.count_request("two", limit=2)
     item = table.get("rate#one#10000", "rate")
     assert item is not None
     assert (item["requests"], item["expires"]) == (2, 600_120)
-    monkeypatch.setattr(module.time, "time", lambda: 600_061.0)
+    clock.later(31)
     assert keys.count_request("one", limit=2)
 
 

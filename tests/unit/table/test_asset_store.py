@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,13 +16,12 @@ from blake3 import blake3
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import AssetInUse, BlobNotFound, HashMismatch, NotFound
-from comfy_serverless.table import asset_item, columns
-from comfy_serverless.table import assets as assets_module
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of, is_path, suffix_of
 from comfy_serverless.table.assets import AssetStore, Naming
 from comfy_serverless.table.presigned_uploads import Upload, UploadStore
 from tests.unit.jobs_table import REGION, aws, create_table
+from tests.unit.table_clock import TableClock
 
 BUCKET = "assets-bucket"
 CONTENT = b"some bytes"
@@ -172,7 +172,7 @@ def test_the_newest_upload_has_the_name_and_another_record_keeps_it_when_an_olde
 
 
 def without_news(asset: Asset) -> Asset:
-    return assets_module.replace(asset, created_new=None)
+    return replace(asset, created_new=None)
 
 
 def test_an_output_of_a_job_is_found_and_not_deleted(world: World) -> None:
@@ -223,27 +223,22 @@ def test_a_life_is_never_made_shorter_by_two_at_once(world: World) -> None:
 def test_what_has_expired_is_removed_with_its_bytes_and_what_was_prolonged_stays(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = TableClock(monkeypatch)
     short = world.store(Naming(file_path="short.png", expires_in_s=60))
     long = world.store(Naming(file_path="long.png", expires_in_s=3600))
     forever = world.store(Naming(file_path="other.png"), content=b"something else")
-    begun = assets_module.now_s()
     assert world.assets.remove_expired(limit=10) == 0
-    set_clock(monkeypatch, begun + 61)
+    clock.later(61)
     assert world.assets.remove_expired(limit=10) == 1
     with pytest.raises(NotFound):
         world.assets.get(world.owner, short.id)
     assert world.assets.get(world.owner, long.id).expires == long.expires
     assert len(world.objects()) == 2
-    set_clock(monkeypatch, begun + 3661)
+    clock.later(3600)
     assert world.assets.remove_expired(limit=10) == 1
     assert len(world.objects()) == 1, "with the last record the bytes go too"
     assert world.assets.get(world.owner, forever.id).file_path == "other.png"
     assert world.assets.remove_expired(limit=10) == 0
-
-
-def set_clock(monkeypatch: pytest.MonkeyPatch, now: int) -> None:
-    for module in (assets_module, asset_item, columns):
-        monkeypatch.setattr(module, "now_s", lambda: now)
 
 
 # Keys.
@@ -258,8 +253,7 @@ def test_a_key_is_claimed_by_one_of_many(world: World) -> None:
 
 def test_a_key_is_free_again_after_a_day(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.assets.claim_key(world.owner, "once")
-    now = assets_module.now_s()
-    monkeypatch.setattr(assets_module, "now_s", lambda: now + 24 * 3600 + 1)
+    TableClock(monkeypatch).later(24 * 3600 + 1)
     assert world.assets.claim_key(world.owner, "once")
 
 
@@ -300,7 +294,7 @@ def test_an_upload_of_other_bytes_leaves_nothing(world: World) -> None:
 
 def test_an_upload_is_forgotten_after_a_day(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = world.upload()
-    monkeypatch.setattr("comfy_serverless.table.presigned_uploads.now_s", lambda: begun.expires)
+    TableClock(monkeypatch, begun.expires)
     with pytest.raises(NotFound, match="kept for a day"):
         world.uploads.get(world.owner, begun.id)
 

@@ -32,6 +32,7 @@ from comfy_serverless.workflows.recheck import Found, Round
 from tests.reach import meant
 from tests.unit.jobs_table import aws, create_table
 from tests.unit.table.written_items import written_items
+from tests.unit.table_clock import TableClock
 
 FOLDER = Path("tests/fixtures/formats")
 WORKERS = ("GenerateRole", "ExecutionRole", "Role")
@@ -178,7 +179,7 @@ def test_an_entry_of_a_list_is_read_from_what_the_index_has() -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_other_items_of_another_release_are_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfy_serverless.table.job_item.now_s", lambda: 0)
+    TableClock(monkeypatch, 0)
     (read, needed), item = READERS[name], stored(name)
     whole = read(item)
     assert whole is not None

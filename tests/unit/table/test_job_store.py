@@ -17,8 +17,8 @@ from comfy_serverless.errors import AssetUnavailable, EngineCrashed, Idempotency
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import care as care_module
-from comfy_serverless.table import columns, job_item, job_state, waiting_jobs
 from comfy_serverless.table import jobs as module
+from comfy_serverless.table import waiting_jobs
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_item import IDEMPOTENCY_S
@@ -26,6 +26,7 @@ from comfy_serverless.table.job_state import Claim, JobExists, JobState, LeaseLo
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.jobs_table import REGION, aws, create_table
+from tests.unit.table_clock import TableClock
 
 REQUEST = "s3://assets/requests/team/1.json"
 RESULTS = "results"
@@ -45,8 +46,7 @@ class World:
         self.s3 = session.client("s3")
         self.s3.create_bucket(Bucket=RESULTS, CreateBucketConfiguration={"LocationConstraint": REGION})
         self.care = Care(self.store, self.queue, self.webhooks, self.s3)
-        self._patch = monkeypatch
-        self._later_s = 0
+        self.clock = TableClock(monkeypatch)
 
     def submit(self, **fields: Any) -> str:
         job_id = fields.pop("job_id", str(uuid.uuid4()))
@@ -66,13 +66,7 @@ class World:
         return state
 
     def later(self, seconds: float) -> None:
-        self._later_s += int(seconds)
-        later_s = self._later_s
-        real = module.time.time
-        now = int(real()) + later_s
-        for place in (module, columns, job_item, job_state, care_module, waiting_jobs):
-            self._patch.setattr(place, "now_s", lambda: now)
-        self._patch.setattr(JobStore, "_lease_end", lambda _self: now + 31)
+        self.clock.later(seconds)
 
     def messages(self, url: str) -> list[str]:
         answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
