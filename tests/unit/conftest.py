@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import botocore.session
 import hypothesis
 import pytest
-from botocore.loaders import create_loader
 from moto import mock_aws
 
 from comfy_serverless.aws.s3 import s3_client
 from local.aws.quick_moto import quick_moto
 from tests.unit.fakes import IN, OUT, World
 from tests.unit.hostile_server import HostileServer
+from tests.unit.quick_boto import quick_boto
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -26,10 +24,8 @@ hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _service_models_are_read_once() -> Iterator[None]:
-    """Each test has AWS sessions of its own, and what they read to make a client is the same: a tenth of a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.session, "create_loader", functools.cache(create_loader))
+def _clients_are_made_quickly() -> Iterator[None]:
+    with quick_boto():
         yield
 
 
