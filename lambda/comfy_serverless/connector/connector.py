@@ -383,6 +383,7 @@ class ComfyConnector(EngineGiven):
         found = Unwrapped(prompt)
         if is_of_editor(prompt):
             found = self._in_api_format(found, seed=str(uuid.uuid4()), now=datetime.now().astimezone()).found
+        self._engine.silent_classes.doubt(found.workflow)
         try:
             answer = self._engine.client.submit(
                 found.workflow, client_id=self._engine.events.connect(), extra_data=finite(found.extra_data)

@@ -26,6 +26,7 @@ from comfy_serverless.connector.made_files import MadeFiles, Remembered
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.remote_files import RemoteFiles, changed_at
 from comfy_serverless.connector.server import Server
+from comfy_serverless.connector.silent_classes import SilentClasses
 from comfy_serverless.connector.start_patience import StartPatience
 from comfy_serverless.connector.unusable import named, unavailable, why_not
 from comfy_serverless.connector.uploads import Uploads
@@ -66,6 +67,7 @@ class Engine(EngineDeclares):
         self.all_declared = AllDeclared(self)
         self.uploads = Uploads(self)
         self._remembered = Remembered()
+        self.silent_classes = SilentClasses()
         self.process: ComfyProcess | None = None
         #: The process that is to take the place of the first, as soon as it answers.
         self.successor: ComfyProcess | None = None
@@ -365,6 +367,7 @@ class Engine(EngineDeclares):
             self._own_folders.follow(self._folders)
         self._declared = {}
         self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
+        self.silent_classes = SilentClasses()
         self._greeted_generation = self.starts
         logger.info("%s answers at %s", self.name, self.server)
         for lost in self.not_imported:

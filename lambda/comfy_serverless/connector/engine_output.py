@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
+import os
 import select
-import termios
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from os import read as read_bytes
 
 from comfy_serverless.connector.run_log import RunLog
 
@@ -18,8 +15,8 @@ _LOG_LINES = 300
 #: A progress bar writes one endless line of carriage returns.
 _LONGEST_LINE_BYTES = 4096
 _CHUNK_BYTES = 65_536
-#: How long is waited for lines that are on their way, and the time between two looks, in seconds.
-_DRAIN_S, _LOOK_S = 0.1, 0.001
+#: How long the lines that are on their way are read at a stretch, in seconds.
+_DRAIN_S = 0.1
 
 
 class EngineOutput:
@@ -46,17 +43,16 @@ class EngineOutput:
 
     def read(self, descriptor: int, see: Callable[[str], None]) -> None:
         """Read to the end; `see` gets each line."""
+        os.set_blocking(descriptor, False)
         self._see, self._descriptor = see, descriptor
         ready = select.poll()
         ready.register(descriptor, select.POLLIN | select.POLLHUP)
         try:
             while True:
                 ready.poll()
-                with self._lock:  # so that what is read counts at once: see `_drain`
-                    chunk = read_bytes(descriptor, _CHUNK_BYTES)
-                    self._take(chunk)
-                if not chunk:
-                    return
+                with self._lock:
+                    if self._read_on() == b"":
+                        return
         finally:
             with self._lock:
                 self._descriptor = None
@@ -83,17 +79,22 @@ class EngineOutput:
             return self._runs.take(run_id, was_refused=was_refused)
 
     def _drain(self) -> None:
-        """Wait until what was written by now is read; not for long, because something may be written all the time."""
+        """Read what was written by now, whoever reads else; not for long: something may be written all the time."""
         until = time.monotonic() + _DRAIN_S
-        waiting = array.array("i", [0])
         while time.monotonic() < until:
             with self._lock:
-                if self._descriptor is None:
+                if self._descriptor is None or not self._read_on():
                     return
-                fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
-                if not waiting[0]:
-                    return
-            time.sleep(_LOOK_S)
+
+    def _read_on(self) -> bytes | None:
+        """Read a part of what was written: None if there is nothing now, b"" at the end. Under the lock."""
+        assert self._descriptor is not None  # noqa: S101
+        try:
+            chunk = os.read(self._descriptor, _CHUNK_BYTES)
+        except BlockingIOError:
+            return None
+        self._take(chunk)
+        return chunk
 
     def _take(self, chunk: bytes) -> None:
         *lines, pending = (self._pending + chunk).split(b"\n")

@@ -9,7 +9,8 @@ so every race of the wire contract is a few lines of test.
         └──────────────────────┴── deadline, cancel ──► STOPPING ──► ENDED
 
 What is believed: events are the speed, the history is the truth. If every event of a prompt was heard, from
-`execution_start` through `execution_success` to `executing {node: null}`, its history has nothing to add. For any other
+`execution_start` through `execution_success` to `executing {node: null}`, its history has nothing to add (unless
+cached nodes may have something to show: see `silent_classes`). For any other
 prompt that ends with `executing {node: null}` the history is asked, which is written by then. If events may have been
 missed (a lost socket, a long silence), the queue is asked first and the history after it: a prompt moves from the
 queue to the history in one step and never back, so absence from both, asked in this order, means that it is gone.
@@ -18,7 +19,7 @@ queue to the history in one step and never back, so absence from both, asked in 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from comfy_serverless.connector.facts import (
@@ -88,6 +89,7 @@ class PromptFollower:
         stall_s: how long the engine may show no sign of life.
         frame_nodes: ids of the nodes whose frames are results.
         is_elsewhere: whether the engine is not ours to restart.
+        silent: returns the nodes that have nothing to show if they are cached: see `silent_classes`.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class PromptFollower:
         stall_s: float = 600.0,
         frame_nodes: Collection[str] = (),
         is_elsewhere: bool = False,
+        silent: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self.prompt_id = prompt_id
         self.state = State.SUBMITTING
@@ -115,7 +118,7 @@ class PromptFollower:
         self._last_life = now
         self._first_silence: float | None = None
         self._outcome: Outcome | None = None
-        self._story = Story()
+        self._story = Story(silent)
         self._node_times = NodeTimes(graph)
         self._clock_s = 0.0  # from the time of facts to that of events
         self._warnings: list[str] = []

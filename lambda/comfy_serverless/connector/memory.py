@@ -31,11 +31,13 @@ def available_bytes(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/
 
 def resident_bytes(pid: int, *, proc: Path = Path("/proc")) -> int:
     """The resident memory of a process and its descendants; 0 where nothing says it. Shared pages count in each."""
-    process, held = proc / str(pid), 0
+    # A job waits for this, and there is a file for each thread: text files and paths take four times as long.
+    process, held = f"{proc}/{pid}", 0
     with suppress(OSError):  # it ends meanwhile
-        held = int((process / "statm").read_text().split()[1]) * _PAGE_BYTES
-        for task in (process / "task").iterdir():
-            held += sum(resident_bytes(int(child), proc=proc) for child in (task / "children").read_text().split())
+        held = int(_read(f"{process}/statm").split()[1]) * _PAGE_BYTES
+        for task in os.listdir(f"{process}/task"):  # noqa: PTH208
+            children = _read(f"{process}/task/{task}/children").split()
+            held += sum(resident_bytes(int(child), proc=proc) for child in children)
     return held
 
 
@@ -52,6 +54,12 @@ def gpu_bytes(stats: Mapping[str, Any]) -> tuple[int, int]:
     gpus = [device for device in stats.get("devices") or () if device.get("type") != "cpu"]
     total = sum(int(gpu["vram_total"]) for gpu in gpus)
     return total - sum(int(gpu["vram_free"]) for gpu in gpus), total
+
+
+def _read(path: str) -> bytes:
+    """The content of one of the kernel's files."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        return file.readall()
 
 
 def _meminfo(proc: Path, name: str) -> int | None:

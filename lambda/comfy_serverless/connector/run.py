@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -306,6 +306,21 @@ class WorkflowRun:
             raise Canceled("the job was canceled on request before it was submitted")
 
     def _follow(self, prompt_id: str, graph: Mapping[str, Any], collector: OutputCollector) -> Outcome:
+        if self._engine.process is None:  # others may have run what is cached: nothing is known of it
+            return self._followed(prompt_id, graph, collector, frozenset)
+        classes = self._engine.silent_classes
+        with classes.run(graph) as silent:
+            outcome = self._followed(prompt_id, graph, collector, silent)
+            classes.learn(graph, outcome)
+            return outcome
+
+    def _followed(
+        self,
+        prompt_id: str,
+        graph: Mapping[str, Any],
+        collector: OutputCollector,
+        silent: Callable[[], Collection[str]],
+    ) -> Outcome:
         # Each attempt has its own queue: unread facts of the previous attempt must not reach this one.
         self._facts = FactQueue(self._quiet)
         if self._canceled.is_set():
@@ -319,6 +334,7 @@ class WorkflowRun:
             stall_s=self._stall_s,
             frame_nodes=self._frame_nodes,
             is_elsewhere=self._engine.process is None,
+            silent=silent,
         )
         process = self._engine.process
         has_own_gpu = process is not None and gpu_bytes(self._engine.stats)[1] > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from comfy_serverless.connector.facts import FrameSeen
@@ -11,6 +11,9 @@ from comfy_serverless.connector.history import HistoryEntry
 
 class Story:
     """Folds the events of one prompt, in the order they come; late and repeated events do no harm.
+
+    Args:
+        silent: returns the nodes that have nothing to show if they are cached: see `silent_classes`.
 
     Attributes:
         shown: what each node showed, by node id.
@@ -21,7 +24,8 @@ class Story:
         succeeded: whether ComfyUI has reported success.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, silent: Callable[[], Collection[str]] = frozenset) -> None:
+        self._silent = silent
         self.shown: dict[str, Mapping[str, Any]] = {}
         self.display_nodes: dict[str, str] = {}
         self.frames: list[FrameSeen] = []
@@ -73,7 +77,7 @@ class Story:
             self.succeeded
             and not self._failed
             and {"execution_start", "execution_success"} <= self._times.keys()
-            and self._executed.issuperset(self.cached_nodes)
+            and (not (untold := set(self.cached_nodes) - self._executed) or untold.issubset(self._silent()))
         )
 
     @property

@@ -140,6 +140,18 @@ def test_cached_nodes_that_were_looked_at_again_have_told_everything() -> None:
     assert submitted().see(START, cached, EXECUTED, SUCCESS, LAST_WORD).outcome.cached_nodes == ("2",)
 
 
+def test_cached_nodes_that_have_nothing_to_show_need_no_question() -> None:
+    cached = event("execution_cached", nodes=["1"], timestamp=1100)
+    world = submitted(silent=lambda: {"1"}).see(START, cached, EXECUTED, SUCCESS, LAST_WORD)
+    assert world.outcome.cached_nodes == ("1",)
+
+
+def test_one_cached_node_that_may_have_something_to_show_is_asked_about() -> None:
+    cached = event("execution_cached", nodes=["1", "7"], timestamp=1100)
+    world = submitted(silent=lambda: {"1"}).see(START, cached, EXECUTED, SUCCESS, LAST_WORD)
+    assert world.step() == AskHistory()
+
+
 @pytest.mark.parametrize(
     ("facts", "why"),
     [
