@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import math
 import os
 import shutil
 import stat
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, Made, MadeFiles, Place, Remembered, View
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ class LocalFiles(MadeFiles):
         #: By their paths in ComfyUI's folders.
         self._made: dict[Path, Made] = {}
         self._states: dict[Path, os.stat_result] = {}
+        self._times_taken: Counter[Path] = Counter()
         self._seen_folders: set[Path] = set()
         self._resolved: dict[tuple[str, str], Path | None] = {}
         self._has_looked = False
@@ -103,7 +107,7 @@ class LocalFiles(MadeFiles):
                 (path, state)
                 for folder in (self._own if is_apart and not is_alone else self._folders.values())
                 for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
-                if path not in self._made and state.st_ctime < until_s
+                if not self._is_known(path, state) and state.st_ctime < until_s
             ]
         found = [(path, _at_rest(path, state)) for path, state in new]
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
@@ -184,18 +188,30 @@ class LocalFiles(MadeFiles):
         subfolder = path.parent.relative_to(folder).as_posix()
         return Place(path.name, "" if subfolder == "." else subfolder, kind)
 
+    def _is_known(self, path: Path, state: os.stat_result) -> bool:
+        """Whether this file has been taken, and not only an earlier one of its name."""
+        return path in self._made and os.path.samestat(self._states[path], state)
+
     def _taken(self, path: Path) -> Made | None:
-        """A file of ComfyUI's folders, if it is new and no other run's."""
-        if path in self._made:
-            return self._made[path]
+        """A file of ComfyUI's folders, if it is new and no other run's.
+
+        A node may have put another file in the place of one that was taken: each is the output of who has named it.
+        """
+        before = self._made.get(path)
         try:
             state = path.lstat()
-        except (OSError, ValueError):  # it is not there, or no file can have its name
-            return None
+        except (OSError, ValueError):  # it is not there any more, or no file can have its name
+            return before
+        if self._is_known(path, state):
+            return before
         if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode) or self._is_anothers(path):
             return None
-        if not stat.S_ISREG(state.st_mode):
-            self._states[path] = state  # a link or a pipe is no file of the run, and goes with those
+        if os.path.realpath(path.parent) != str(path.parent):
+            return None  # a folder on its way has become a link, which may lead anywhere
+        is_link = not stat.S_ISREG(state.st_mode)
+        if is_link or self._was_there(path, state):
+            if is_link or state.st_nlink > 1:
+                self._states[path] = state  # a name without a file of the run, which goes with those of the run
             return None
         place, kept = self._place(path), path
         try:
@@ -203,13 +219,30 @@ class LocalFiles(MadeFiles):
                 if not self.remembered.is_free(state, self):
                     return None
                 if self._keep_in is not None:
-                    kept = _link(path, state, _kept(self._keep_in, place))
+                    kept = _link(path, state, self._new_kept(self._keep_in, path, place))
                 self.remembered.take(path.lstat(), self)
         except FileNotFoundError:
             return None
         made = self._made[path] = Made(place, kept, lambda: kept.open("rb"))
         self._states[path] = state
         return made
+
+    def _new_kept(self, keep_in: Path, path: Path, place: Place) -> Path:
+        """Where a file is kept. Earlier ones of its name that this run has taken stay where they are."""
+        times = self._times_taken[path]
+        self._times_taken[path] += 1
+        return _kept(keep_in, place, times)
+
+    def _was_there(self, path: Path, state: os.stat_result) -> bool:
+        """Whether a file was there before the run, and has only been given another name in it.
+
+        A copy may have the time of change of what it is a copy of: its birth tells the two apart.
+        """
+        began_s = self._began_s - _LAG_S
+        if self._keep_in is None or state.st_mtime >= began_s:
+            return False
+        born_s = birth_s(path)
+        return born_s < began_s if born_s is not None else state.st_nlink > 1
 
     def _is_anothers(self, path: Path) -> bool:
         """Whether a file is in the folder of another run that is in the engine too, and may not have named it yet."""
@@ -227,6 +260,10 @@ class LocalFiles(MadeFiles):
             return None
         place = self._place(path)
         kept = _kept(self._keep_in, place)
+        for times in itertools.count(1):  # the last of that name is what ComfyUI would show
+            if not _is_file(later := _kept(self._keep_in, place, times)):
+                break
+            kept = later
         return Made(place, kept, lambda: kept.open("rb")) if _is_file(kept) else None
 
 
@@ -239,10 +276,10 @@ def _path_below(folder: Path, relative: Path) -> Path | None:
     return path if path.is_relative_to(folder) else None
 
 
-def _kept(keep_in: Path, place: Place) -> Path:
-    """Where a file is kept: however deep its folder is, one folder is made for it."""
+def _kept(keep_in: Path, place: Place, times: int = 0) -> Path:
+    """Where a file is kept, after so many of its name: however deep its folder is, one folder is made for it."""
     folder = hashlib.sha256(f"{place.folder_type}/{place.subfolder}".encode(errors="surrogateescape")).hexdigest()[:16]
-    return keep_in / folder / place.name
+    return keep_in / (f"{folder}-{times + 1}" if times else folder) / place.name
 
 
 def _is_file(path: Path) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -445,3 +447,76 @@ class TestFoldersOfSeveralProcesses:
         assert own.stat().st_dev == engine.folders["output"].stat().st_dev
         assert own.stat().st_mode & 0o777 == 0o700
         assert not own.is_relative_to(engine.folders["output"])
+
+
+def replace_whole(path: Path, content: str) -> None:
+    """Write as careful savers do: beside it, then in its place."""
+    temporary = path.with_name(".unfinished")
+    temporary.write_text(content)
+    temporary.replace(path)
+
+
+def test_two_nodes_that_put_a_file_in_the_same_place_have_each_their_own(engine: Engine) -> None:
+    run, latest = engine.run(), engine.folders["output"] / "latest.png"
+    made = []
+    for content in ("first", "second"):
+        replace_whole(latest, content)
+        made.append(run.claim(output("latest.png"), cached=False))
+    replace_whole(latest, "third")
+    made += run.unclaimed()
+    assert [one is not None and one.fetch().read() for one in made] == [b"first", b"second", b"third"]
+    run.leave()
+    assert engine.names() == engine.before, "the next owner would find the last one"
+    recalled = engine.run().claim(output("latest.png"), cached=True)
+    assert recalled is not None
+    assert recalled.fetch().read() == b"third", "what ComfyUI would show"
+
+
+@pytest.mark.parametrize("as_", [os.rename, os.link], ids=["renamed", "linked"])
+@pytest.mark.parametrize("source", ["output/kept/deep/old.png", ".env", "input/mine.png"])
+def test_another_name_for_what_was_there_makes_no_output_of_it(
+    engine: Engine, source: str, as_: Callable[[Path, Path], None]
+) -> None:
+    run, loot = engine.run(), engine.folders["output"] / "loot.png"
+    as_(engine.home / source, loot)
+    assert run.claim(output("loot.png"), cached=False) is None
+    assert run.find("loot.png", cached=False) is None
+    assert run.unclaimed() == []
+    run.leave()
+    if as_ is os.link:
+        assert engine.names() == engine.before, "a name of the run's goes, the file stays"
+    else:
+        assert loot.read_text() == source, "its last name is not removed"
+
+
+def test_a_copy_is_the_runs_also_with_the_time_of_what_it_is_a_copy_of(engine: Engine) -> None:
+    old = engine.folders["output"] / "old.png"
+    os.utime(old, (1_700_000_000, 1_700_000_000))
+    run = engine.run()
+    shutil.copy2(old, engine.folders["output"] / "copy.png")
+    assert list(contents(run.unclaimed())) == ["output//copy.png"]
+
+
+def test_a_folder_that_becomes_a_link_leads_nowhere(engine: Engine) -> None:
+    run, deep, elsewhere = engine.run(), engine.folders["output"] / "deep", engine.home / "elsewhere"
+    engine.write("output/deep/a.png")
+    assert run.claim(output("a.png", "deep"), cached=False) is not None
+    engine.write("elsewhere/secret.png")
+    shutil.rmtree(deep)
+    deep.symlink_to(elsewhere)
+    assert run.claim(output("secret.png", "deep"), cached=False) is None
+    assert run.unclaimed() == []
+    run.leave()
+    assert engine.names() == engine.before | {"elsewhere/", "elsewhere/secret.png"}
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\nb.bin", b"\xff\xfe.bin", b"\x1b[31m.png", b" ", b"-rf", b"..bin", b"a\\b.png", b"x" * 250 + b".png"]
+)
+def test_a_file_may_have_any_name(engine: Engine, name: bytes) -> None:
+    run, path = engine.run(), os.path.join(os.fsencode(engine.folders["output"]), name)  # noqa: PTH118
+    Path(os.fsdecode(path)).write_bytes(name)
+    [made] = run.unclaimed()
+    assert made.fetch().read() == name
+    run.leave()
+    assert engine.names() == engine.before
