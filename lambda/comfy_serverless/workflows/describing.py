@@ -9,6 +9,7 @@ from typing import Any, Final
 from comfy_serverless.graph.file_inputs import is_address, takes_file
 from comfy_serverless.graph.inputs import Input, InputKind, Role, input_at
 from comfy_serverless.graph.nodes import Takes
+from comfy_serverless.graph.undeclared import is_stand_in
 from comfy_serverless.workflows.offered import common_choices
 from comfy_serverless.workflows.version import NamedInput
 
@@ -74,7 +75,7 @@ def described(
         is_open=kind is InputKind.CHOICE and (choices is None or choices[1]),
         multiline=any(one.multiline for one in ones),
         media=media_of(first) if kind is InputKind.FILE else "",
-        is_guessed=kind is not InputKind.FILE and not any(one.class_type in (object_info or {}) for one in ones),
+        is_guessed=kind is not InputKind.FILE and not any(_is_declared(one, object_info or {}) for one in ones),
     )
 
 
@@ -108,6 +109,10 @@ def _kind(ones: list[Input], object_info: Mapping[str, Any]) -> InputKind:
     is_whole = any(one.role is Role.SEED or one.name in _WHOLE for one in ones)
     (kind,) = kinds
     return InputKind.NUMBER if kind is InputKind.INTEGER and not is_told and not is_whole else kind
+
+
+def _is_declared(one: Input, object_info: Mapping[str, Any]) -> bool:
+    return one.class_type in object_info and not is_stand_in(object_info[one.class_type])
 
 
 def _default(value: object) -> object:

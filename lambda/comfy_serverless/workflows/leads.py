@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
+from comfy_serverless.graph.undeclared import is_stand_in
 from comfy_serverless.graph.workflow import is_link
 
 #: The beginnings of classes that are outputs, where ComfyUI does not tell.
@@ -77,9 +78,11 @@ class Leads:
     def _is_output(self, node_id: str) -> bool:
         class_type = str(self._graph[node_id].get("class_type"))
         declared = self._info.get(class_type)
+        if is_stand_in(declared):  # nobody can tell: what is behind a node that nothing follows is not left out
+            return node_id not in self._consumers
         if isinstance(declared, Mapping):
             return declared.get("output_node") is True
-        return class_type.startswith(_OUTPUTS)
+        return class_type.startswith(_OUTPUTS) and not class_type.endswith("Switch")
 
     def _needed(self, outputs: tuple[str, ...]) -> dict[str, None]:
         done: dict[str, None] = {}

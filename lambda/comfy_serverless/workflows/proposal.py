@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.errors import UiFormatWorkflow
 from comfy_serverless.graph.inputs import InputKind
+from comfy_serverless.graph.undeclared import is_stand_in
 from comfy_serverless.graph.workflow import is_link
 from comfy_serverless.workflows.candidates import Candidate, Candidates
 from comfy_serverless.workflows.describing import described
@@ -147,6 +148,8 @@ class _Proposer:
                 return "it has already"
             if node_id not in self._leads.active:
                 return "leads to no output"
+            if name not in node["inputs"] and is_stand_in((self._info or {}).get(str(node["class_type"]))):
+                return f"has no value by that name in the file, and nobody has declared {node['class_type']!r}"
             return "is connected to another node" if is_link(node["inputs"].get(name)) else "the node does not have"
         return "is not in the graph: the node is muted, bypassed or gone"
 

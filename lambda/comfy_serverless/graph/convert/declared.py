@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.graph.convert.reading import type_name
+from comfy_serverless.graph.undeclared import is_stand_in
 
 COMBO = "COMBO"
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
@@ -22,7 +23,7 @@ MATCH_TYPE = "COMFY_MATCHTYPE_V3"
 WIDGET_TYPES = frozenset({
     "INT", "FLOAT", "BOOLEAN", "STRING", COMBO, DYNAMIC_COMBO, "COLOR", "BOUNDING_BOX", "CURVE", "COLORS",
     "BOUNDING_BOXES", "PAINTER", "COMPOSITOR", "IMAGECOMPARE", "MARKDOWN", "TEXTAREA", "VIDEO_EDIT", "RANGE", "CHART",
-    "GALLERIA", "LOAD_3D", "WEBCAM", "AUDIO_RECORD",
+    "GALLERIA", "LOAD_3D", "WEBCAM", "AUDIO_RECORD", "CAMERA_ANGLE_VIEW",
     # What the editor adds itself; no server declares them.
     "UPLOAD_BUTTON", "AUDIO_PLAYER", "VIEWER",
 })  # fmt: skip
@@ -76,6 +77,7 @@ class NodeClass:
         growing: those that grow by name, also those of options of dynamic combos.
         places: the places of each widget, as far as they were asked for (`widgets.places`).
         free: each input as it is without a link, likewise (`values.Input`).
+        is_stand_in: whether nobody has declared it, so that only the names in a file say which value is which.
         as_written: the same inputs in the order of the declaration itself, by which values of old files are counted.
     """
 
@@ -87,6 +89,7 @@ class NodeClass:
     growing: Mapping[str, Declared] = field(default_factory=dict)
     places: dict[Declared, tuple[Any, ...]] = field(default_factory=dict)
     free: dict[Declared, Any] = field(default_factory=dict)
+    is_stand_in: bool = False
 
     @property
     def has_model_file(self) -> bool:
@@ -168,6 +171,7 @@ def _node_class(name: str, entry: Mapping[str, Any]) -> NodeClass:
         outputs=[_output_type(kind) for kind in outputs] if isinstance(outputs, list) else [],
         as_written=list(written.values()),
         growing={found.name: found for found in _growing(written.values())},
+        is_stand_in=is_stand_in(entry),
     )
 
 

@@ -47,6 +47,7 @@ class Node:
     Attributes:
         number: its id, if that is a number; only those are counted when ids are made unique.
         values: `widgets_values`: a list, an object by name, or None.
+        names: `widgets_values_named`: the names of the values in the list, one for each; None if the file has none.
         where: the graph that it stands in, for messages.
     """
 
@@ -58,6 +59,7 @@ class Node:
     inputs: list[Socket] = field(default_factory=list)
     outputs: list[Outlet] = field(default_factory=list)
     values: list[Any] | dict[str, Any] | None = None
+    names: tuple[str, ...] | None = None
     properties: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -123,6 +123,7 @@ class _Reader:
             self._malformed(f"the mode {its}", mode, "a number")
             mode = 0
         number, title = raw.get("id"), raw.get("title")
+        values = self._values(raw.get("widgets_values"), f"`widgets_values` {its}")
         return Node(
             id=node_id,
             type=kind,
@@ -131,7 +132,8 @@ class _Reader:
             mode=int(mode or 0),
             inputs=[*self._sockets(raw.get("inputs"), f"the inputs {its}")],
             outputs=[*self._outlets(raw.get("outputs"), f"the outputs {its}")],
-            values=self._values(raw.get("widgets_values"), f"`widgets_values` {its}"),
+            values=values,
+            names=_names(raw.get("widgets_values_named"), values),
             properties=self._object(raw.get("properties"), f"the properties {its}", loosely=True),
         )
 
@@ -231,6 +233,13 @@ class _Reader:
 
     def _malformed(self, place: str, value: object, wanted: str) -> None:
         self._findings.refuse("malformed", f"{place} should be {wanted} and is {in_words(value)}")
+
+
+def _names(raw: object, values: object) -> tuple[str, ...] | None:
+    """The names of the values in a list; None if they do not go with it. An editor that writes them needs none."""
+    if not isinstance(raw, Mapping) or not isinstance(values, list) or len(raw) != len(values):
+        return None
+    return tuple(raw) if all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in raw) else None
 
 
 def _label(entry: Mapping[str, Any]) -> str:

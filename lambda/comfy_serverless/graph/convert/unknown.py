@@ -23,10 +23,7 @@ class UnknownClasses:
         """Give one reason for each missing class."""
         for class_type, nodes in self._nodes.items():
             path, _ = nodes[0]
-            pack = {name: _first(name, nodes) for name in ("cnr_id", "aux_id", "ver")}
-            called = pack["cnr_id"] or pack["aux_id"]
-            version = f" {shown(pack['ver'])}" if called and pack["ver"] else ""
-            told = f", of the pack {shown(called)}{version}" if called else ""
+            pack, told = _pack(nodes), pack_in_words(nodes)
             ids = [path for path, _ in nodes]
             more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
             is_subgraph = names_subgraph(class_type)
@@ -39,6 +36,18 @@ class UnknownClasses:
                 node_ids=ids[:_MOST_NODES],
                 **pack,
             )
+
+
+def pack_in_words(nodes: list[tuple[str, Node]]) -> str:
+    """The pack that the file names for nodes of a class, as the rest of a sentence; "" if it names none."""
+    pack = _pack(nodes)
+    called = pack["cnr_id"] or pack["aux_id"]
+    version = f" {shown(pack['ver'])}" if called and pack["ver"] else ""
+    return f", of the pack {shown(called)}{version}" if called else ""
+
+
+def _pack(nodes: list[tuple[str, Node]]) -> dict[str, str | None]:
+    return {name: _first(name, nodes) for name in ("cnr_id", "aux_id", "ver")}
 
 
 def _first(name: str, nodes: list[tuple[str, Node]]) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 from comfy_serverless.graph.convert.declared import COMBO, DYNAMIC_COMBO, Declared, NodeClass, each_declared
 from comfy_serverless.graph.convert.growing import grown_inputs, sockets
 from comfy_serverless.graph.convert.model import LinkId, Node, Socket
+from comfy_serverless.graph.convert.told import CONTROL, told_control, told_values
 from comfy_serverless.graph.convert.widgets import NOTHING, Place, chosen_option, first_choice, places
 
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
@@ -60,6 +61,7 @@ class Filled:
     Attributes:
         surplus: the values of the file that no widget takes.
         dropped: the linked inputs of the file that the class does not have.
+        is_by_name: whether values went to inputs by their names, because their positions are those of another version.
     """
 
     inputs: list[Input]
@@ -67,6 +69,7 @@ class Filled:
     widgets: dict[str, Widget] = field(default_factory=dict)
     surplus: list[Any] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    is_by_name: bool = False
 
     _by_link: dict[LinkId, int] | None = None
     _by_name: dict[str, int] | None = None
@@ -103,9 +106,25 @@ def as_saved(node: Node) -> Filled:
 
 
 def filled(node: Node, node_class: NodeClass) -> Filled:
-    """A node with what the file has for its class."""
-    given = node.values
-    source = _ByName(given) if isinstance(given, dict) else _List(without_dummies(given or [], node_class))
+    """A node with what the file has for its class.
+
+    Position decides which value is whose, unless the file has names and they say otherwise: then it was saved with
+    another version of the class, and each value goes to the input of its name.
+    """
+    if node_class.is_stand_in:
+        return _filled(node, node_class, _ByName(told_values(node) or {}))
+    if isinstance(node.values, dict):
+        return _filled(node, node_class, _ByName(node.values))
+    source = _List(without_dummies(node.values or [], node_class), node.names)
+    result = _filled(node, node_class, source)
+    if not source.is_shifted:
+        return result
+    result = _filled(node, node_class, _ByName(told_values(node) or {}))
+    result.is_by_name = True
+    return result
+
+
+def _filled(node: Node, node_class: NodeClass, source: _List | _ByName) -> Filled:
     grown = grown_inputs(node.inputs, node_class)
     result = Filled([], node_class.outputs)
     saved: dict[str, Socket] = {}
@@ -131,6 +150,8 @@ def filled(node: Node, node_class: NodeClass) -> Filled:
             add(entry)
     result.surplus = source.rest()
     if isinstance(source, _ByName):
+        if (control := told_control(node)) is not None:
+            result.widgets[CONTROL] = Widget(Place(CONTROL, is_sent=False), control)
         _take_named(source.values, node_class, result)
     _add_undeclared(node, node_class, taken, result)
     _repair(node.type, result)
@@ -155,15 +176,24 @@ def without_dummies(values: list[Any], node_class: NodeClass) -> list[Any]:
 
 
 class _List:
-    """Values by position."""
+    """Values by position.
 
-    def __init__(self, values: list[Any]) -> None:
+    Attributes:
+        is_shifted: whether a value that was taken has the name of another input.
+    """
+
+    def __init__(self, values: list[Any], names: tuple[str, ...] | None = None) -> None:
         self._values = values
+        self._names = names if names is not None and len(names) == len(values) else None
         self._next = 0
+        self.is_shifted = False
 
     def take(self, place: Place) -> Widget:
         if not place.takes or self._next >= len(self._values):
             return Widget(place, place.default, is_given=not place.takes)
+        if self._names is not None and place.of is not None and place.is_sent:
+            # One that has another name only was renamed since, and stands where it stood.
+            self.is_shifted |= self._names[self._next] != place.name and place.name in self._names
         self._next += 1
         return Widget(place, self._values[self._next - 1])
 

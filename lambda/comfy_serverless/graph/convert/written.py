@@ -136,6 +136,10 @@ class Writer:
         guessed = [name for name in inputs if not filled.widgets[name].is_given]
         if guessed:
             self._scene.findings.warn(f"{its}: the file has no value, so the default is taken: {_listed(guessed)}")
+        if filled.is_by_name:
+            self._scene.findings.warn(
+                f"{its}: the file was saved with another version of this class: its values go to the inputs of their names"
+            )
         if any(value not in (None, "") for value in filled.surplus):
             count = len(filled.surplus)
             self._scene.findings.warn(f"{its}: the last values ({count}) of the file belong to no widget: left out")
