@@ -29,10 +29,11 @@ from tests.unit.jobs_table import NAME, REGION, create_table
 ROOT = Path(__file__).parents[2]
 #: What each command lacks in an environment with nothing but the package.
 NEEDS = [
-    ("aws", ("keys", "list", "--stack", "s")),
+    ("aws", ("keys", "ls", "--stack", "s")),
     ("aws", ("batch", "status", "x", "--stack", "s")),
     ("remote", ("upload", "LICENSE")),
     ("remote", ("jobs", "ls")),
+    ("remote", ("keys", "ls", "--remote")),
     ("remote", ("run", "workflows/thumbnail.json", "--remote")),
     ("env", ("env", "lock")),
 ]
@@ -183,7 +184,7 @@ def test_lite_runs_what_the_readme_runs_from_a_terminal_and_from_python(plain: E
         "(image,) = ComfyConnector().generate_images(workflow)\nprint(image.size)"
     )
     assert plain.succeeds("python", "-c", program).startswith("(")
-    says_what_it_lacks(plain, "aws", "keys", "list", "--stack", "s")
+    says_what_it_lacks(plain, "aws", "keys", "ls", "--stack", "s")
 
 
 def test_remote_reaches_an_api(plain: Environment) -> None:
@@ -220,7 +221,7 @@ def test_aws_makes_keys_and_reaches_stacks(with_aws: Environment, aws: dict[str,
     keys = ("comfy-serverless", "keys")
     made = with_aws.succeeds(*keys, "create", "ci", "--owner", "team", "--table", NAME, **aws)
     assert made.strip()
-    assert "ci" in with_aws.succeeds(*keys, "list", "--table", NAME, **aws)
+    assert "ci" in with_aws.succeeds(*keys, "ls", "--table", NAME, **aws)
     done = with_aws.run("comfy-serverless", "batch", "status", "x", "--stack", "s", **aws)
     assert done.returncode == 1
     assert "pip install" not in done.stderr, "all is there: it is the stack that is not"

@@ -123,7 +123,7 @@ def test_a_folder_of_photos_becomes_a_folder_of_named_results(stack: DevStack, t
     again = run(stack, "sheet", "small", "--out", str(results))
     assert [file["is_new"] for file in again["files"]] == [False] * 3
     assert again["drawn"] == [str(results / "gallery.html"), str(results / "contact-sheet.png")]
-    assert "small" in [batch["name"] for batch in run(stack, "list")["batches"]]
+    assert "small" in [batch["name"] for batch in run(stack, "ls")["batches"]]
 
 
 def test_photos_become_results_with_a_key_alone(stack: DevStack, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_photos_become_results_with_a_key_alone(stack: DevStack, tmp_path: Path)
         with Image.open(results / "autumn" / f"{name}.png") as picture:
             assert (picture.width, picture.convert("RGB").getpixel((5, 5))) == (32, colour)
     assert (results / "gallery.html").is_file()
-    assert "keyed" in [batch["name"] for batch in run_with_a_key(stack, "list")["batches"]]
+    assert "keyed" in [batch["name"] for batch in run_with_a_key(stack, "ls")["batches"]]
 
 
 def run_with_a_key(stack: DevStack, *arguments: str, code: int = 0) -> Any:

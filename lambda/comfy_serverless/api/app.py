@@ -147,7 +147,12 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     def invalid(error: RequestValidationError) -> Response[str]:
         event = app.current_event
         return refuse(
-            _invalid(error, _BODIES.get(event.path) or named_workflows.body_of(event.http_method, event.path))
+            _invalid(
+                error,
+                _BODIES.get(event.path)
+                or named_workflows.body_of(event.http_method, event.path)
+                or keys.body_of(event.http_method, event.path),
+            )
         )
 
     app.exception_handler(RequestValidationError)(invalid)
@@ -164,7 +169,6 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/jobs": SubmitBody,
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
-    "/api/v2/keys": keys.NewKeyBody,
     batches.LIST: BatchBody,
 }
 

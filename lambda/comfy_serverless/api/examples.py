@@ -41,6 +41,7 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("post", "/api/v2/assets"): {"file": _FILE, "content_type": "text/plain", "file_path": "hello.txt"},
     ("post", "/api/v2/assets/from-hash"): {"hash": _HASH, "file_path": "again.txt"},
     ("post", "/api/v2/keys"): {"name": "ci", "owner": "team", "max_in_flight": 5, "budget_usd": 20},
+    ("patch", "/api/v2/keys/{id}"): {"budget_usd": 50},
     ("post", "/api/v2/uploads"): {
         "file_path": "hello.txt",
         "content_type": "text/plain",

@@ -50,7 +50,7 @@ _ACTIONS: dict[str, tuple[str, Sequence[str]]] = {
             "comfy-serverless batch submit catalogue.jsonl --force    bad lines too: they are reported at the end",
         ),
     ),
-    "list": ("the batches of the last 30 days, the newest first", ("comfy-serverless batch list",)),
+    "ls": ("list the batches of the last 30 days, the newest first", ("comfy-serverless batch ls",)),
     "status": (
         "how far a batch is",
         ("comfy-serverless batch status catalogue", "comfy-serverless batch status catalogue --watch"),
@@ -125,12 +125,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
     parsers = {name: _action(actions, name) for name in _ACTIONS}
     for name in ("status", "pause", "resume", "cancel", "retry", "download", "sheet"):
-        parsers[name].add_argument("name", metavar="NAME", help="what it is called; `batch list` shows all")
+        parsers[name].add_argument("name", metavar="NAME", help="what it is called; `batch ls` shows all")
     _add_submit_options(parsers["submit"])
     _add_run_options(parsers["run"])
     for name in ("submit", "run", "status", "retry"):
         parsers[name].add_argument("--watch", action="store_true", help="follow it to its end")
-    parsers["list"].add_argument("--limit", type=_count, default=_LISTED, metavar="N", help="at most so many")
+    parsers["ls"].add_argument("--limit", type=_count, default=_LISTED, metavar="N", help="at most so many")
     parsers["retry"].add_argument(
         "--only",
         default="curable",
@@ -154,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
                 return _submit(place, options.file, options.name, options, uploads=options.upload)
             case "run":
                 return _run_each(place, options)
-            case "list":
+            case "ls":
                 return _list(place, options)
             case "status":
                 return _status(place, options)

@@ -90,9 +90,8 @@ def places(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
     inner: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
+            actions = [(entry.dest, entry.help or "") for entry in action._choices_actions]  # without their aliases
             inner = dict(action.choices)
-            summaries = {entry.dest: entry.help or "" for entry in action._choices_actions}
-            actions = [(name, summaries.get(name, "")) for name in inner]
         elif action.option_strings:
             given = tuple(map(str, action.choices or ()))
             options.append(Option(tuple(action.option_strings), _plain(action.help), action.nargs != 0, given))

@@ -31,6 +31,8 @@ FAILED, WRONG_USAGE, READER_GONE = 1, 2, 141
 #: A column that may be folded stays this wide, in letters.
 _FOLDED_WIDTH = 8
 _GAP = 2
+#: What is taken for the name of an action, too.
+_ALIASES = {"ls": ("list",)}
 _EXIT_CODES = "exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted"
 
 
@@ -81,7 +83,9 @@ def add_command(
     prints_data: bool = True,
     exit_codes: str = _EXIT_CODES,
 ) -> argparse.ArgumentParser:
-    """Add a command, or an action of one (`keys list`). Its help ends with examples, notes and exit codes.
+    """Add a command, or an action of one (`keys ls`). Its help ends with examples, notes and exit codes.
+
+    `ls` is the word for every list; `list` is taken for it everywhere.
 
     Args:
         summary: one line for the list of commands, which begins with a small letter.
@@ -99,7 +103,10 @@ def add_command(
         description=description or f"{summary[0].upper()}{summary[1:]}.",
         epilog="\n\n".join(filter(None, [shown, notes.strip(), exit_codes])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        aliases=_ALIASES.get(name, ()),
     )
+    if name in _ALIASES:
+        parser.set_defaults(action=name)
     if prints_data:
         parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

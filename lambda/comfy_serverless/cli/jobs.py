@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,7 @@ def _print_job(job: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]) -> 
         "progress": "" if is_over(job) else "{:.0%} {}".format(*how_far(job)),
         "error": f"{error['code']}: {error['message']}" if error else "",
         "node": " ".join(str(error[name]) for name in ("node_id", "class_type") if error.get(name)),
+        "cost": f"{Decimal(repr(job['cost_usd'])):f} USD (estimated)" if job.get("cost_usd") is not None else "",
         "engine": job.get("engine"),
         "release": job.get("release_version"),
         "labels": _labels(job.get("metadata") or {}),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from comfy_serverless.cli.habits import add_command, print_json, print_table, say, size_in_words
 
 _SUMS = ("jobs", "failed", "seconds", "outputs", "bytes", "cost_usd")
+#: Digits behind the point of a dollar: these, and more for tiny sums, up to the nano-dollars in which all is counted.
+_FEWEST_DIGITS, _MOST_DIGITS = 4, 9
 _EXAMPLES = (
     "comfy-serverless usage",
     "comfy-serverless usage --by workflow,key --from 2026-11-01 --to 2026-11-30 --csv > november.csv",
@@ -56,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.csv:
         lines = csv.DictWriter(sys.stdout, [*columns, *_SUMS], extrasaction="ignore", lineterminator="\n")
         lines.writeheader()
-        lines.writerows(told["rows"])
+        lines.writerows({**row, "cost_usd": _exact(row["cost_usd"])} for row in told["rows"])
     elif not told["rows"]:
         say(f"No job has ended from {told['from']} to {told['to']}.")
     else:
@@ -92,14 +96,15 @@ def _columns(by: str) -> Sequence[str]:
 
 
 def _print(told: Mapping[str, Any], columns: Sequence[str]) -> None:
-    rows = [[*(str(row.get(column) or "-") for column in columns), *_sums(row)] for row in told["rows"]]
+    digits = _digits([row["cost_usd"] for row in told["rows"]])
+    rows = [[*(str(row.get(column) or "-") for column in columns), *_sums(row, digits)] for row in told["rows"]]
     if len(rows) > 1:
-        rows.append(["all", *("" for _ in columns[1:]), *_sums(told["total"])])
+        rows.append(["all", *("" for _ in columns[1:]), *_sums(told["total"], digits)])
     titles = (*(column.replace("_", " ") for column in columns), "jobs", "failed", "seconds", "outputs", "size", "USD")
     print_table(titles, rows, folds=("workflow", "owner", "key name"), right=titles[len(columns) :])
 
 
-def _sums(row: Mapping[str, Any]) -> list[str]:
+def _sums(row: Mapping[str, Any], digits: int) -> list[str]:
     cost = row["cost_usd"]
     return [
         str(row["jobs"]),
@@ -107,5 +112,16 @@ def _sums(row: Mapping[str, Any]) -> list[str]:
         f"{row['seconds']:.1f}",
         str(row["outputs"]),
         size_in_words(row["bytes"]),
-        "-" if cost is None else f"{cost:.4f}",
+        "-" if cost is None else f"{cost:.{digits}f}",
     ]
+
+
+def _digits(costs: Sequence[float | None]) -> int:
+    """How many digits behind the point all sums of a column have: two that count of the smallest that is above 0."""
+    smallest = min((cost for cost in costs if cost), default=1.0)
+    return max(_FEWEST_DIGITS, min(_MOST_DIGITS, 1 - math.floor(math.log10(smallest))))
+
+
+def _exact(cost: float | None) -> str | None:
+    """A sum with all its digits, and without an exponent: not every spreadsheet reads `2e-06`."""
+    return None if cost is None else f"{Decimal(repr(cost)):f}"

@@ -40,15 +40,20 @@ class BudgetAction(StrEnum):
     REFUSE = "refuse"
 
 
-class KeyOptions(TypedDict, total=False):
+class KeyLimits(TypedDict, total=False):
+    """What holds a key back, and can be changed later; see `ApiKey`."""
+
+    max_in_flight: int | None
+    requests_per_minute: int | None
+    budget_nanousd: int | None
+    budget_action: BudgetAction
+
+
+class KeyOptions(KeyLimits, total=False):
     """What a new key may have; see `ApiKey`. `expires_in_s` are seconds from now."""
 
     expires_in_s: int | None
-    max_in_flight: int | None
-    requests_per_minute: int | None
     is_admin: bool
-    budget_nanousd: int | None
-    budget_action: BudgetAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +159,7 @@ class ApiKeyStore:
         for what, value in {"name": name, "owner": owner}.items():
             if not _NAME.fullmatch(value):
                 raise InvalidRequest(f"the {what} {value[:100]!r} must have 1 to 64 letters, digits, '_' or '-'.")
-        numbers = {"max_in_flight": max_in_flight, "requests_per_minute": requests_per_minute}
-        for what, number in {**numbers, "the budget": budget_nanousd}.items():
-            if number is not None and number < 1:
-                raise InvalidRequest(f"{what} must be at least 1.")
+        _check(max_in_flight=max_in_flight, requests_per_minute=requests_per_minute, budget_nanousd=budget_nanousd)
         digest = hash_of(text)
         key = ApiKey(
             id=digest[:_ID_CHARACTERS],
@@ -194,28 +196,33 @@ class ApiKeyStore:
             NotFound: no key that works has this id or name.
             Forbidden: it is an admin's, and those may not be ended here.
         """
-        item = self._good_item(id_or_name)
-        if not admins_too and ApiKey.from_item(item).is_admin:
-            raise Forbidden(
-                "this is an admin's key: only whoever has the AWS account ends it (`comfy-serverless keys revoke`)."
-            )
-        return self._change(item, {"revoked_at": now_text()})
+        return self._change(self._good_item(id_or_name, admins_too=admins_too), {"revoked_at": now_text()})
 
-    def set_budget(self, id_or_name: str, budget_nanousd: int | None, action: BudgetAction) -> ApiKey:
-        """Give a key a budget a month, or take it away. Raises NotFound as `revoke`."""
-        item = self._good_item(id_or_name)
-        return self._change(item, {"budget_nanousd": budget_nanousd, "budget_action": action.value})
+    def change(self, id_or_name: str, *, admins_too: bool = True, **limits: Unpack[KeyLimits]) -> ApiKey:
+        """Give a key other limits: None takes one away, and what is left out stays. Raises as `revoke`, and
+        InvalidRequest for a limit that is none.
+        """
+        _check(**limits)
+        item = self._good_item(id_or_name, admins_too=admins_too)
+        columns: dict[str, Any] = dict(limits)
+        if "budget_action" in limits:
+            columns["budget_action"] = limits["budget_action"].value
+        return self._change(item, columns)
 
-    def _good_item(self, id_or_name: str) -> Item:
+    def _good_item(self, id_or_name: str, *, admins_too: bool) -> Item:
         items = list(self._items())
         for what in ("id", "name"):  # a name that looks like another key's id must not hide that key
             for item in items:
                 key = ApiKey.from_item(item)
-                if getattr(key, what) == id_or_name and key.is_good:
-                    return item
-        raise NotFound(
-            f"no working key has the id or name {id_or_name[:100]!r}: `comfy-serverless keys list` shows all."
-        )
+                if getattr(key, what) != id_or_name or not key.is_good:
+                    continue
+                if key.is_admin and not admins_too:
+                    raise Forbidden(
+                        "this is an admin's key: only whoever has the AWS account ends or changes it "
+                        "(`comfy-serverless keys revoke`, `keys change`, with --stack)."
+                    )
+                return item
+        raise NotFound(f"no working key has the id or name {id_or_name[:100]!r}: `comfy-serverless keys ls` shows all.")
 
     def _change(self, item: Item, columns: dict[str, Any]) -> ApiKey:
         kept = {name: value for name, value in columns.items() if value is not None}
@@ -253,3 +260,11 @@ def hash_of(text: str) -> str:
 
 def _sort_key(digest: str) -> str:
     return f"key#{digest}"
+
+
+def _check(**limits: Unpack[KeyLimits]) -> None:
+    numbers = {**limits, "budget_action": None}
+    for what, number in numbers.items():
+        if isinstance(number, int) and number < 1:
+            shown = "the budget" if what == "budget_nanousd" else what
+            raise InvalidRequest(f"{shown} must be at least 1.")

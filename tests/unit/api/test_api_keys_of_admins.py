@@ -19,15 +19,15 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
         yield world
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", ""), ("DELETE", "/a-key")])
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", ""), ("PATCH", "/a-key"), ("DELETE", "/a-key")])
 @pytest.mark.parametrize("said", [{}, {"is_admin": ""}, {"is_admin": "True"}, {"is_admin": "1"}])
 def test_others_are_refused_whatever_they_ask(api: ApiWorld, method: str, path: str, said: dict[str, str]) -> None:
     _, key = api.services.keys.create("a-key", owner="other")
-    body = {"name": "mine", "owner": "team"} if method == "POST" else None
+    body = {"POST": {"name": "mine", "owner": "team"}, "PATCH": {"max_in_flight": 7}}.get(method)
     answer = api.request(method, f"/api/v2/keys{path}", body=body, key=said)
     assert (answer.status, answer.code) == (403, "forbidden")
     assert key.id not in answer.text
-    assert [one.is_revoked for one in api.services.keys.list()] == [False]
+    assert api.services.keys.list() == [key]
 
 
 def test_a_key_is_made_shown_once_and_ended(api: ApiWorld) -> None:
@@ -47,6 +47,33 @@ def test_a_key_is_made_shown_once_and_ended(api: ApiWorld) -> None:
     assert (ended.status, ended.json) == (200, {**told, "is_revoked": True})
     assert api.services.keys.find(made.json["key"]) is None
     assert api.request("DELETE", f"/api/v2/keys/{told['id']}", key=ADMIN).status == 404
+
+
+def test_limits_are_changed_one_by_one(api: ApiWorld) -> None:
+    _, key = api.services.keys.create("ci", owner="team", max_in_flight=3, requests_per_minute=60)
+
+    def change(called: str = key.id, **limits: object) -> object:
+        answer = api.request("PATCH", f"/api/v2/keys/{called}", body=limits, key=ADMIN)
+        assert answer.status == 200, answer.text
+        names = ("max_in_flight", "requests_per_minute", "budget_usd", "budget_action")
+        return tuple(answer.json[name] for name in names)
+
+    assert change(budget_usd=20, budget_action="refuse") == (3, 60, 20.0, "refuse")
+    assert change(budget_usd=0.000001) == (3, 60, 0.000001, "refuse")
+    assert change("ci", max_in_flight=None) == (None, 60, 0.000001, "refuse")
+    assert change(requests_per_minute=5, budget_usd=None) == (None, 5, None, None)
+    (found,) = api.services.keys.list()
+    assert (found.id, found.max_in_flight, found.requests_per_minute) == (key.id, None, 5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"budget_usd": 0}, {"max_in_flight": 0}, {"owner": "me"}, {"budget_action": None}]
+)
+def test_what_no_key_can_have_is_no_change(api: ApiWorld, wrong: dict[str, object]) -> None:
+    _, key = api.services.keys.create("ci", owner="team", max_in_flight=3)
+    answer = api.request("PATCH", "/api/v2/keys/ci", body=wrong, key=ADMIN)
+    assert (answer.status, answer.code) == (422, "invalid_request")
+    assert api.services.keys.list() == [key]
 
 
 def test_no_log_has_the_text_of_a_key(
@@ -84,10 +111,12 @@ def test_what_a_key_cannot_be_is_refused(api: ApiWorld, wrong: dict[str, object]
     assert api.services.keys.list() == []
 
 
-def test_an_admins_key_is_not_ended_over_the_api(api: ApiWorld) -> None:
+def test_an_admins_key_is_not_changed_or_ended_over_the_api(api: ApiWorld) -> None:
     text, boss = api.services.keys.create("boss", owner="ops", is_admin=True)
     for called in (boss.id, "boss"):
         answer = api.request("DELETE", f"/api/v2/keys/{called}", key=ADMIN)
+        assert (answer.status, answer.code) == (403, "forbidden")
+        answer = api.request("PATCH", f"/api/v2/keys/{called}", body={"max_in_flight": 1}, key=ADMIN)
         assert (answer.status, answer.code) == (403, "forbidden")
     assert api.services.keys.find(text) == boss
     taken = api.request("POST", "/api/v2/keys", body={"name": "boss", "owner": "team"}, key=ADMIN)

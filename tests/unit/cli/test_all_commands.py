@@ -25,8 +25,8 @@ def leaves(within: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
     inner = [action for action in within._actions if isinstance(action, argparse._SubParsersAction)]
     if not inner:
         yield words, within
-    for name, command in inner[0].choices.items() if inner else ():
-        yield from leaves(command, (*words, name))
+    for entry in inner[0]._choices_actions if inner else ():  # without their aliases
+        yield from leaves(inner[0].choices[entry.dest], (*words, entry.dest))
 
 
 LEAVES = dict(leaves(parser()))
@@ -55,6 +55,19 @@ def test_the_help_has_an_example_of_this_very_command_and_its_exit_codes(words: 
     examples = text.partition("example")[2]
     assert f"comfy-serverless {' '.join(words)}" in examples
     assert "exit codes: 0 done" in text
+
+
+def test_every_list_is_called_ls_and_taken_as_list_too() -> None:
+    lists = [words for words in LEAVES if words[-1] == "ls"]
+    assert [words[0] for words in lists] == ["workflows", "keys", "batch", "jobs", "models", "release"]
+    assert not [words for words in LEAVES if words[-1] == "list"]
+    for words in lists:
+        ways = [vars(parser().parse_args([*words[:-1], name])) for name in ("ls", "list")]
+        assert ways[0].pop("run").__qualname__ == ways[1].pop("run").__qualname__
+        assert ways[0].pop("wrong_usage", None) is not None or words[0] == "jobs"
+        ways[1].pop("wrong_usage", None)
+        assert ways[0] == ways[1]
+        assert ways[0]["action"] == "ls"
 
 
 @EACH
@@ -226,7 +239,7 @@ def test_every_table_is_printed_by_the_one_function_that_loses_nothing() -> None
 
 def test_completion_knows_every_command_and_option() -> None:
     found = list(completion.places(parser()))
-    assert {place.words for place in found if not place.actions} == set(LEAVES)
+    assert {place.words for place in found if not place.actions and place.words[-1] != "list"} == set(LEAVES)
     for make in completion._SCRIPTS.values():
         script = make(found)
         for words, leaf in LEAVES.items():
@@ -239,7 +252,8 @@ def test_completion_knows_every_command_and_option() -> None:
     ("line", "expected"),
     [
         (["ke"], ["keys"]),
-        (["keys", ""], ["create", "change", "list", "revoke"]),
+        (["keys", ""], ["create", "change", "ls", "revoke"]),
+        (["keys", "list", "--ta"], ["--table"]),
         (["keys", "create", "--ow"], ["--owner"]),
         (["keys", "create", "--owner", ""], []),
         (["completion", ""], ["bash", "fish", "zsh"]),

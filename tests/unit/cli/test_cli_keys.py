@@ -58,7 +58,7 @@ def test_the_list_fits_eighty_columns_and_shows_no_key(keys: ApiKeyStore, capsys
     text, key = keys.create("n" * 64, owner="o" * 64, expires_in_s=99999, max_in_flight=1000, requests_per_minute=60000)
     keys.create("gone", owner="team")
     keys.revoke("gone")
-    assert run("list") == 0
+    assert run("ls") == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[1].startswith(key.id)
@@ -71,7 +71,7 @@ def test_json_is_for_programs(keys: ApiKeyStore, capsys: pytest.CaptureFixture[s
     run("create", "ci", "--owner", "team", "--json")
     made = json.loads(capsys.readouterr().out)
     assert keys.find(made["key"]) is not None
-    run("list", "--json")
+    run("ls", "--json")
     listed = json.loads(capsys.readouterr().out)["keys"]
     assert [(key["id"], key["name"], key["is_good"]) for key in listed] == [(made["id"], "ci", True)]
     assert "key" not in listed[0]
@@ -85,11 +85,15 @@ def test_an_admins_key_and_a_budget(keys: ApiKeyStore, capsys: pytest.CaptureFix
     assert (key.is_admin, key.budget_nanousd, key.budget_action) == (True, 12_500_000_000, "refuse")
     assert "admin's key" in told.err
     run("change", "boss", "--budget", "50")
-    assert "50 USD a month (warn)" in capsys.readouterr().err
-    run("list", "--json")
+    assert "50 USD a month (refuse)" in capsys.readouterr().err, "what was not named stays"
+    run("change", "boss", "--budget-action", "warn", "--max-in-flight", "7")
+    assert "50 USD a month (warn), at most 7 jobs at once" in capsys.readouterr().err
+    run("change", "boss", "--max-in-flight", "none")
+    assert "any number of jobs at once" in capsys.readouterr().err
+    run("ls", "--json")
     (listed,) = json.loads(capsys.readouterr().out)["keys"]
     assert (listed["is_admin"], listed["budget_usd"], listed["budget_action"]) == (True, 50, "warn")
-    run("list")
+    run("ls")
     shown = capsys.readouterr()
     assert "boss (admin)" in shown.out
     assert "50 USD" in shown.err
@@ -112,7 +116,7 @@ def test_revoking_says_how_long_it_takes(keys: ApiKeyStore, capsys: pytest.Captu
     assert run("revoke", key.id) == 0
     assert "within 60 seconds" in capsys.readouterr().err
     assert keys.find(text) is None
-    with pytest.raises(NotFound, match="keys list"):
+    with pytest.raises(NotFound, match="keys ls"):
         run("revoke", key.id)
 
 
@@ -130,19 +134,19 @@ def test_a_stack_knows_its_table(
     run("create", "ci", "--owner", "team", "--stack", "mine")
     assert keys.find(capsys.readouterr().out.strip()) is not None
     with pytest.raises(NotFound, match="make deploy"):
-        run("list", "--stack", "other")
+        run("ls", "--stack", "other")
     with pytest.raises(NotFound, match="no stack 'missing'"):
-        run("list", "--stack", "missing")
+        run("ls", "--stack", "missing")
 
 
 def test_without_a_table_it_says_how_to_name_one(
     session: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(NotFound, match="--stack NAME"):
-        run("list", "--table", "missing")
+        run("ls", "--table", "missing")
     monkeypatch.delenv("JOBS_TABLE")
     with pytest.raises(SystemExit) as exit_:
-        run("list")
+        run("ls")
     assert exit_.value.code == 2
     assert "COMFY_STACK" in capsys.readouterr().err
 
@@ -152,10 +156,10 @@ def test_of_many_names_the_nearest_one_counts(
 ) -> None:
     monkeypatch.setenv("COMFY_STACK", "missing")
     with pytest.raises(NotFound, match="no stack 'missing'"):
-        run("list")  # the stack, not the table in JOBS_TABLE
-    assert run("list", "--table", NAME) == 0
+        run("ls")  # the stack, not the table in JOBS_TABLE
+    assert run("ls", "--table", NAME) == 0
     monkeypatch.setenv("COMFY_STACK", "")
-    assert run("list") == 0, "an empty variable is none"
+    assert run("ls") == 0, "an empty variable is none"
 
 
 @pytest.mark.parametrize("width", [20, 40, 59, 60, 61, 80, 200])
@@ -164,7 +168,7 @@ def test_no_width_of_a_terminal_loses_a_word(
 ) -> None:
     keys.create("laptop-of-ana", owner="studio-one", max_in_flight=123, requests_per_minute=4567)
     monkeypatch.setenv("COLUMNS", str(width))
-    run("list")
+    run("ls")
     told = "".join(capsys.readouterr().out.split())
     for word in ("per min", "jobs", "4567", "123", "works"):
         assert word.replace(" ", "") in told, word
@@ -180,7 +184,7 @@ def test_without_credentials_it_says_where_they_come_from(monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials it once had
     with pytest.raises(Unauthorized, match="aws configure"):
-        run("list", "--table", NAME)
+        run("ls", "--table", NAME)
 
 
 @pytest.mark.parametrize(

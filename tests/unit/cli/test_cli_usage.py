@@ -79,6 +79,38 @@ def test_json_is_the_apis_answer(two_owners: str, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
+    ("costs", "shown"),
+    [
+        ((2.0, 0.5), ("2.0000", "0.5000", "2.5000")),
+        ((0.5, 0.000001234), ("0.5000000", "0.0000012", "0.5000012")),
+        ((0.000000002, 0.0), ("0.000000002", "0.000000000", "0.000000002")),
+        ((0.00123, None), ("0.0012", "-", "0.0012")),
+    ],
+)
+def test_tiny_costs_have_digits_enough_all_of_a_column_as_many(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    costs: tuple[float | None, ...],
+    shown: tuple[str, ...],
+) -> None:
+    rows = [{**SUMS, "workflow": f"w{number}", "cost_usd": cost} for number, cost in enumerate(costs)]
+    total = {**SUMS, "cost_usd": sum(cost or 0.0 for cost in costs)}
+    told = {"from": "2026-11-01", "to": "2026-11-30", "by": "workflow", "rows": rows, "total": total}
+    monkeypatch.setenv("COMFY_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(remote, "ask", lambda *_, **__: told)
+    assert main(["usage", "--by", "workflow"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert tuple(line.split()[-1] for line in lines[1:]) == shown
+    assert len({len(line) for line in lines}) == 1, "they stand below each other"
+    main(["usage", "--by", "workflow", "--json"])
+    assert json.loads(capsys.readouterr().out) == told
+    main(["usage", "--by", "workflow", "--csv"])
+    given = [line.rpartition(",")[2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [float(cost) if cost else None for cost in given] == list(costs)
+    assert "e" not in "".join(given)
+
+
+@pytest.mark.parametrize(
     "wrong", [("--by", "hour"), ("--from", "soon"), ("--from", "2026-12-01", "--to", "2026-11-01")]
 )
 def test_what_cannot_be_told_says_why(table: Table, wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_a_revoked_key_works_no_more_and_frees_its_name(keys: ApiKeyStore) -> No
     assert keys.revoke("ci").id == key.id
     assert keys.find(text) is None
     assert [known.is_revoked for known in keys.list()] == [True]
-    with pytest.raises(NotFound, match="keys list"):
+    with pytest.raises(NotFound, match="keys ls"):
         keys.revoke("ci")
     again, other = keys.create("ci", owner="team")
     keys.revoke(other.id)
@@ -117,10 +117,10 @@ def test_an_admins_key_stands_apart_and_is_found_listed_and_revoked_like_any(key
 
 def test_a_budget_is_given_changed_and_taken_away(keys: ApiKeyStore) -> None:
     text, _ = keys.create("ci", owner="team", budget_nanousd=5)
-    assert keys.set_budget("ci", 7, BudgetAction.REFUSE).budget_nanousd == 7
+    assert keys.change("ci", budget_nanousd=7, budget_action=BudgetAction.REFUSE).budget_nanousd == 7
     found = keys.find(text)
     assert found is not None
     assert (found.budget_nanousd, found.budget_action) == (7, BudgetAction.REFUSE)
-    assert keys.set_budget("ci", None, BudgetAction.WARN).budget_nanousd is None
+    assert keys.change("ci", budget_nanousd=None).budget_nanousd is None
     with pytest.raises(NotFound):
-        keys.set_budget("nobody", 1, BudgetAction.WARN)
+        keys.change("nobody", budget_nanousd=1)
