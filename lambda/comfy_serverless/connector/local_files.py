@@ -60,8 +60,18 @@ class LocalFiles(MadeFiles):
         self._own: tuple[Path, ...] = ()
         if keep_in is not None:
             self._own = tuple(folder / JOBS_FOLDER / keep_in.name for folder in self._folders.values())
+        #: What was there already, of the moments that count as the run's beginning: by device, inode and change.
+        self._before: set[tuple[int, int, int]] = set()
         with remembered.lock:
+            # Before a run of this program may be another one of it, whose last files cannot be told from its first.
+            self._has_company = remembered.runs > 0
             remembered.runs += 1
+            if keep_in is None and not self._has_company:
+                self._before = {
+                    _identity(state)
+                    for folder in self._folders.values()
+                    for _, state in remembered.changed_files(folder, since_s=time.time() - TICK_S)
+                }
 
     def begin(self, at_s: float) -> None:
         """See MadeFiles."""
@@ -92,22 +102,24 @@ class LocalFiles(MadeFiles):
         """See MadeFiles. Files that are still being written are waited for.
 
         While another run is in the engine, what its nodes will name may be there already. A run apart leaves all but
-        its own folder to it: only runs of ComfyUI's own nodes have another beside them. Any other run takes what has
-        certainly come between its beginning and its end, of which it knows the whole ms.
+        its own folder to it: only runs of ComfyUI's own nodes have another beside them. Of runs of the machine's owner
+        that are in the engine together, each takes what has certainly come between its beginning and its end, of which
+        it knows the whole ms. One that is there alone takes the moment before, too: a node that writes a line of text is
+        that quick.
         """
         self._has_looked = True
         seen = self._seen_folders
         with self.remembered.lock:  # no other run begins meanwhile
             is_alone = self.remembered.runs <= 1
             is_apart = self._keep_in is not None
-            # Of another client, whose prompt has just ended, there may be files of the last moment.
-            since_s = self._began_s + (-_LAG_S if is_apart else _ROUNDING_S)
+            is_strict = self._has_company and not is_apart
+            since_s = self._began_s + (_ROUNDING_S if is_strict else -_LAG_S)
             until_s = self._until_s(is_alone=is_alone)
             new = [
                 (path, state)
                 for folder in (self._own if is_apart and not is_alone else self._folders.values())
                 for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
-                if not self._is_known(path, state) and state.st_ctime < until_s
+                if not self._is_known(path, state) and state.st_ctime < until_s and _identity(state) not in self._before
             ]
         found = [(path, _at_rest(path, state)) for path, state in new]
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
@@ -265,6 +277,11 @@ class LocalFiles(MadeFiles):
                 break
             kept = later
         return Made(place, kept, lambda: kept.open("rb")) if _is_file(kept) else None
+
+
+def _identity(state: os.stat_result) -> tuple[int, int, int]:
+    """What tells a file, as it is now, from any other."""
+    return state.st_dev, state.st_ino, state.st_ctime_ns
 
 
 def _path_below(folder: Path, relative: Path) -> Path | None:

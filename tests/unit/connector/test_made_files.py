@@ -278,6 +278,15 @@ def test_two_runs_of_the_machines_owner_at_once_have_each_its_own(engine: Engine
     assert [file.place.name for file in second.unclaimed()] == ["late.txt"], "now it is alone"
 
 
+def test_a_file_of_the_first_moment_is_the_runs_and_one_of_the_moment_before_it_is_not(engine: Engine) -> None:
+    engine.write("output/of another client.txt")
+    run = LocalFiles(engine.folders, engine.remembered, view=_nothing)
+    engine.write("output/quick.txt")
+    written_s = (engine.folders["output"] / "quick.txt").stat().st_ctime
+    run.begin(written_s + 0.004)  # the file system's clock lags behind, and a node that writes a text takes no ms
+    assert [file.place.name for file in run.unclaimed()] == ["quick.txt"]
+
+
 def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine) -> None:
     run = engine.run()
     path = engine.folders["output"] / "slow.bin"
