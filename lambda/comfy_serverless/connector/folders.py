@@ -273,8 +273,10 @@ def delete(path: Path) -> None:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    # ComfyUI removes its temp folder at its start and end.
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+    # ComfyUI removes its temp folder at its start and end. A node may have put a link in the folder's place.
+    if folder.is_symlink():
+        return []
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
     return []
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -156,11 +157,14 @@ class LocalFiles(MadeFiles):
                 pass
             except OSError as error:
                 logger.warning("a file of a run could not be removed from ComfyUI's folder: %s", error)
+        if self._keep_in is not None:
+            for folder in self._folders.values():
+                _move_out(folder / JOBS_FOLDER, self._keep_in)
         self._remove_folders()
         self._states.clear()
 
     def _remove_folders(self) -> None:
-        """Remove the folders that the run has made and that are empty now.
+        """Remove the folders that the run has made and that are empty now, as far as its own has not left already.
 
         In the folder of all jobs only its own, and those that its files were in: another run may just have made one
         there.
@@ -297,6 +301,21 @@ def _kept(keep_in: Path, place: Place, times: int = 0) -> Path:
     """Where a file is kept, after so many of its name: however deep its folder is, one folder is made for it."""
     folder = hashlib.sha256(f"{place.folder_type}/{place.subfolder}".encode(errors="surrogateescape")).hexdigest()[:16]
     return keep_in / (f"{folder}-{times + 1}" if times else folder) / place.name
+
+
+def _move_out(jobs: Path, keep_in: Path) -> None:
+    """Move the own folder of a run, one of the jobs', to where its files are kept: with those it is removed.
+
+    The next job waits for this, and a file system takes a millisecond or five to remove a folder. Where it cannot be
+    moved, what is empty is removed as other folders are.
+    """
+    with suppress(OSError):
+        # Never through a link that a node has put in its place: what would be moved might be anybody's.
+        folder = os.open(jobs, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.rename(keep_in.name, keep_in / f"left-{uuid.uuid4().hex}", src_dir_fd=folder)
+        finally:
+            os.close(folder)
 
 
 def _is_file(path: Path) -> bool:

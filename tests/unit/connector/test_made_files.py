@@ -123,6 +123,31 @@ def test_a_run_that_breaks_off_leaves_nothing_for_the_next_one(engine: Engine) -
     assert engine.names() == engine.before
 
 
+def test_the_own_folder_of_a_run_leaves_with_what_comes_too_late(engine: Engine) -> None:
+    run = engine.run("job")
+    engine.write("output/comfy-serverless/job/deep/a.png", "temp/comfy-serverless/job/b.png")
+    made = run.unclaimed()
+    engine.write("output/comfy-serverless/job/deep/late.png")
+    run.leave()
+    assert engine.names() == engine.before | {"output/comfy-serverless/", "temp/comfy-serverless/"}
+    assert sorted(contents(made)) == [
+        "output/comfy-serverless/job/deep/a.png",
+        "temp/comfy-serverless/job/b.png",
+    ]
+
+
+def test_a_link_in_the_place_of_the_folder_of_jobs_leads_to_nothing_that_leaves(engine: Engine, tmp_path: Path) -> None:
+    anybodys = tmp_path / "anybodys"
+    (anybodys / "job").mkdir(parents=True)
+    (anybodys / "job/precious").write_text("x")
+    run = engine.run("job")
+    engine.write("temp/new.png")
+    (engine.folders["output"] / JOBS_FOLDER).symlink_to(anybodys)
+    run.unclaimed()
+    run.leave()
+    assert (anybodys / "job/precious").exists()
+
+
 def test_what_the_run_has_made_is_kept_apart_and_leaves_comfyuis_folders(engine: Engine) -> None:
     run = engine.run()
     engine.write("output/comfy-serverless/job/a.png", "output/new/deep/b.txt", "temp/c.png", "output/kept/d.png")
@@ -165,6 +190,20 @@ def test_the_empty_folder_of_a_run_that_has_died_before_its_first_file_goes_with
     assert run.unclaimed() == []
     run.leave()
     assert engine.names() - engine.before == {f"output/{JOBS_FOLDER}/", f"output/{JOBS_FOLDER}/2/"}
+
+
+def test_what_is_left_of_runs_is_not_looked_for_behind_a_link(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "anybodys/1").mkdir(parents=True)
+    folders = EngineFolders(engine.folders)
+    folders.kept("1")
+    (engine.folders["output"] / JOBS_FOLDER).symlink_to(tmp_path / "anybodys")
+    with folders.hold():
+        assert (tmp_path / "anybodys/1").is_dir()
+    folders.close()
+    assert (tmp_path / "anybodys/1").is_dir()
 
 
 def test_a_file_that_was_there_and_is_written_anew_is_the_runs_if_a_node_names_it(engine: Engine) -> None:
