@@ -13,6 +13,7 @@ from comfy_serverless.aws.s3 import s3_client
 from local.aws.quick_moto import quick_moto
 from tests.unit.fakes import IN, OUT, World
 from tests.unit.hostile_server import HostileServer
+from tests.unit.kept_children import end_kept_children, keeping_children
 from tests.unit.quick_boto import quick_boto
 
 if TYPE_CHECKING:
@@ -26,6 +27,18 @@ hypothesis.settings.load_profile("patient")
 @pytest.fixture(autouse=True, scope="session")
 def _clients_are_made_quickly() -> Iterator[None]:
     with quick_boto():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _kept_children_end() -> Iterator[None]:
+    yield
+    end_kept_children()
+
+
+@pytest.fixture(autouse=True)
+def _decoders_are_kept() -> Iterator[None]:
+    with keeping_children():
         yield
 
 

@@ -14,3 +14,8 @@ from comfy_serverless.sandbox.sandbox import Sandbox
 def sandbox() -> Iterator[Sandbox]:
     with closing(Sandbox()) as sandbox:
         yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def _decoders_are_kept() -> None:
+    """Not here: the processes themselves are tried."""
