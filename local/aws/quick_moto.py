@@ -4,10 +4,10 @@ A batch of a thousand jobs asks moto some five thousand things. As it comes, mos
 
 - to look through a queue, each message makes a calendar date of now and of 1970, to subtract them;
 - to write an item, each attribute is asked for all ten types of DynamoDB, by up to twelve names each;
-- to update an item, the expression is parsed twice, and ten visitors make their table of visits for each node;
+- to update an item, the expression is parsed twice;
 - for each request it looks through a service's class for methods, and as a server through the folder of its services.
 
-Requests of items, queries and transactions: quick_dynamodb.py.
+Requests of items, queries and transactions: quick_dynamodb.py; the trees of updates: quick_updates.py.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ from moto.core.base_backend import BaseBackend
 from moto.core.serialize import BaseJSONSerializer
 from moto.core.utils import method_names_from_class
 from moto.dynamodb.models.dynamo_type import DynamoType
-from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]  # moto has mypy ignore this file
-from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]  # and this
+from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]  # moto has mypy ignore this file
 from moto.s3 import urls as s3_urls
 from moto.s3.models import S3Backend
 from moto.sqs import models as sqs
 from moto.sqs.models import SQSBackend
 
-from local.aws import quick_dynamodb
+from local.aws import quick_dynamodb, quick_updates
 
 _EXPRESSIONS: Final = 1024
 
@@ -50,7 +49,6 @@ def quick_moto() -> Iterator[None]:
             (sqs, "unix_time_millis", _unix_time_millis),
             (BaseJSONSerializer, "_serialize_type_structure", _serialize_structure),
             (UpdateExpressionParser, "make", staticmethod(_parse_update)),
-            (DepthFirstTraverser, "nodes_to_be_processed", _visited_nodes),
             (DynamoType, "cast_value", property(_cast_value)),
             (DynamoType, "__deepcopy__", _copy_value),
             (backends, "list_of_moto_modules", _services),
@@ -61,6 +59,7 @@ def quick_moto() -> Iterator[None]:
             (useragent, "sanitize_user_agent_string_component", _sanitize),
             (UserAgentString, "to_string", _user_agent),
             *quick_dynamodb.REPLACEMENTS,
+            *quick_updates.REPLACEMENTS,
         ):
             patches.enter_context(patch.object(owner, name, replacement, create=name == "__deepcopy__"))
         yield
@@ -90,17 +89,6 @@ _make_update: Final[Callable[[str], Any]] = UpdateExpressionParser.make
 def _parse_update(expression: str) -> Any:  # noqa: ANN401
     """The tree of an expression. Whoever changes it (the validator) copies it first."""
     return _make_update(expression)
-
-
-_nodes_by_visitor: Final[dict[type, tuple[type, ...]]] = {}
-
-
-def _visited_nodes(visitor: DepthFirstTraverser) -> tuple[type, ...]:
-    """The kinds of nodes that a visitor changes: each class of visitors always has the same."""
-    kind = type(visitor)
-    if kind not in _nodes_by_visitor:
-        _nodes_by_visitor[kind] = tuple(visitor._processing_map())
-    return _nodes_by_visitor[kind]
 
 
 #: Types whose values are what they are.

@@ -46,7 +46,17 @@ def of_items() -> Iterator[Any]:
             ExpressionAttributeValues={":one": {"N": "1"}, ":text": {"S": "x"}},
             ReturnValues="ALL_NEW",
         )["Attributes"]
-    for expression in ("SET pk = :one", "SET list[9].deep = :one", "SET"):
+    for expression in (
+        "SET pk = :one",
+        "SET list[9].deep = :one",
+        "SET",
+        "SET a = :one, b = :one, a = :one REMOVE b",
+        "SET list[1] = :one, list[1].deep = :one",
+        "SET a = :one SET b = :one",
+        "SET a = :unknown",
+        "SET a = never + :one",
+        "SET size = :one",
+    ):
         try:
             client.update_item(
                 TableName=NAME,
@@ -55,6 +65,30 @@ def of_items() -> Iterator[Any]:
                 ExpressionAttributeValues={":one": {"S": "1"}},
                 ConditionExpression="attribute_exists(pk)",
             )
+        except ClientError as error:
+            yield error.response["Error"]
+    for expression in (
+        "SET list[0] = :text, S.S = :text, list = list_append(list, :more) REMOVE list[1], list[2] DELETE texts :set",
+        "SET list = list_append(if_not_exists(list, :more), :more), a = :text, b = a, S.deep = :more",
+        "REMOVE empty, S.N ADD tries :one, texts :set SET c = :one",
+    ):
+        try:
+            yield client.update_item(
+                TableName=NAME,
+                Key=KEY,
+                UpdateExpression=expression,
+                ExpressionAttributeValues={
+                    name: value
+                    for name, value in {
+                        ":one": {"N": "2"},
+                        ":text": {"S": "y"},
+                        ":more": {"L": [{"S": "z"}]},
+                        ":set": {"SS": ["y", "z"]},
+                    }.items()
+                    if name in expression
+                },
+                ReturnValues="ALL_NEW",
+            )["Attributes"]
         except ClientError as error:
             yield error.response["Error"]
     yield client.query(
