@@ -32,7 +32,8 @@ sed -n 's/^__version__ *= *"\(.*\)"/comfyui|\1/p' /opt/comfyui/comfyui_version.p
 python3 - <<'END'
 import json, os
 release, packs = "/opt/release.json", "/opt/comfyui/custom_nodes"
-versions = json.load(open(release))["packs"] if os.path.exists(release) else {}
+# The images without ComfyUI have one, too, which tells what the worker is built from: it names no packs.
+versions = json.load(open(release)).get("packs", {}) if os.path.exists(release) else {}
 for name in sorted(os.listdir(packs)) if os.path.isdir(packs) else ():
     if not name.startswith(("__", ".")) and (name in versions or os.path.isdir(os.path.join(packs, name))):
         print("pack|%s|%s" % (name, versions.get(name, "")))

@@ -53,7 +53,8 @@ A release is a set of workers with queues of their own, deployed with a name (do
 `default` is the one without a name: a GPU stack, or else the stack's own function.
 
 `promote` runs a workflow on the release first, as a job like any other; it moves nothing if that fails, nor if a named
-workflow of anybody would fail there that does not now (`workflows doctor`, --force). Within a minute all jobs go there.
+workflow of anybody, or one in the image, would fail there that does not now (`workflows doctor`, --force). Within a
+minute all jobs go there.
 Jobs that were sent before end where they are, so leave the old release until nothing waits in it.
 `rollback` makes the one before live again, by one write. `prune` lists the releases that nobody goes back to and in
 which no jobs are; with --delete it deletes their stacks. Their images stay until newer ones push them out.

@@ -1,4 +1,4 @@
-"""Named workflows beside a release: before jobs go to it, and again when they do.
+"""Named workflows, and the files in the image, beside a release: before jobs go to it, and again when they do.
 
 What fails already on the workers that are live is told, and stops nothing: another release does not break it.
 """
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.table.live import Release
     from comfy_serverless.workflows.doctor import Examined
+    from comfy_serverless.workflows.image_files import ImageFiles
 
 
 def check_workflows(workflows: OfReleases, release: Release, *, live: Release, is_forced: bool, wait: bool) -> None:
-    """Hold everybody's named workflows against a release that is to be live.
+    """Hold everybody's named workflows, and the files in the image, against a release that is to be live.
 
     Args:
         wait: whether its workers have run a job just now, after which they tell what they have.
@@ -26,17 +27,19 @@ def check_workflows(workflows: OfReleases, release: Release, *, live: Release, i
     Raises:
         InvalidRequest: some would fail on it that do not on the live one, and nobody insists (`is_forced`).
     """
-    heads = workflows.heads()
-    if not heads:
+    heads, files = workflows.heads(), workflows.files()
+    _say_what_is_not_held(files, release)
+    count = len(heads) + (0 if files is None else len(files.texts))
+    if not count:
         return
     deployed = workflows.deployed(release, wait=wait)
     if deployed is None:
         say(
-            f"warning: {counted(len(heads), 'named workflow')} could not be held against {release.name}: nobody has "
+            f"warning: {counted(count, 'named workflow')} could not be held against {release.name}: nobody has "
             "told yet what its workers have. `workflows doctor --everybody` does it later."
         )
         return
-    failing = [one for one in workflows.examined(heads, deployed) if one.breaks]
+    failing = [one for one in workflows.examined(heads, deployed, files=files) if one.breaks]
     known = set() if not failing else _failing_on(workflows, live)
     already = [one for one in failing if _key(one) in known]
     new = [one for one in failing if _key(one) not in known]
@@ -52,22 +55,34 @@ def check_workflows(workflows: OfReleases, release: Release, *, live: Release, i
     if new:
         say(f"warning: will fail on {release.name}: {in_words(new)}")
     elif not already:
-        say(f"{counted(len(heads), 'named workflow')} would run on {release.name}")
+        say(f"{counted(count, 'named workflow')} would run on {release.name}")
 
 
 def tell_broken(workflows: OfReleases, release: Release) -> None:
     """Say which named workflows fail on the release that is live now, by what its workers have told by now."""
-    heads = workflows.heads()
-    deployed = workflows.deployed(release) if heads else None
+    heads, files = workflows.heads(), workflows.files()
+    deployed = workflows.deployed(release) if heads or files is not None else None
     if deployed is None:
         return
-    if failing := [one for one in workflows.examined(heads, deployed) if one.breaks]:
+    if failing := [one for one in workflows.examined(heads, deployed, files=files) if one.breaks]:
         say(f"warning: {release.name} is live, and on it fail: {in_words(failing)}")
+
+
+def _say_what_is_not_held(files: ImageFiles | None, release: Release) -> None:
+    if files is None:
+        say(
+            f"warning: the workflows in the image (its files, version 0) could not be held against {release.name}: the "
+            "stack's caretaker has not told them yet. It does once workers have told what they have."
+        )
+    elif files.too_large:
+        names = ", ".join(files.too_large)
+        say(f"warning: in the image are workflows too large to be held against {release.name} from here: {names}")
 
 
 def _failing_on(workflows: OfReleases, release: Release) -> set[tuple[str, str, int]]:
     deployed = workflows.deployed(release)
-    return {_key(one) for one in workflows.examined(workflows.heads(), deployed) if one.breaks}
+    found = workflows.examined(workflows.heads(), deployed, files=workflows.files())
+    return {_key(one) for one in found if one.breaks}
 
 
 def _key(one: Examined) -> tuple[str, str, int]:

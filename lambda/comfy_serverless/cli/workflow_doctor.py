@@ -28,7 +28,7 @@ fail, or lack an input or output that it has promised; what `warns` may do other
 anything breaks. Nothing is run.
 
 COMFY_BASE_URL and COMFY_API_KEY say whose workflows. With --everybody it is all owners' and the operator's, of the
-stack that --stack or COMFY_STACK names, with credentials of AWS; of the image's files what the stack found last.
+stack that --stack or COMFY_STACK names, with credentials of AWS, and the files of the image as the stack has kept them.
 """
 #: What `--everybody` asks for.
 NEEDS = (
@@ -87,8 +87,8 @@ def _of_everybody(options: argparse.Namespace) -> dict[str, Any]:
         release = releases.find(options.release).release if options.release else releases.live().now
         workflows = workflows_beside(releases, outputs)
         deployed = workflows.deployed(release)
-        found = list(workflows.examined(workflows.heads(name=options.name), deployed))
-        # The files in the image are not here: what the stack itself has found of them last.
+        heads, files = workflows.heads(name=options.name), workflows.files(name=options.name)
+        found = list(workflows.examined(heads, deployed, files=files))
         last = None if options.release or options.name else workflows.last_check()
     return {
         "release": release.name,

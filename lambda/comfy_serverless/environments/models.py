@@ -17,6 +17,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from comfy_serverless.environments.build_file import Model
+from comfy_serverless.environments.further_folders import file_of
 from comfy_serverless.environments.lock_file import LockedModel
 from comfy_serverless.environments.model_hashes import HashCache, hash_files
 from comfy_serverless.errors import ComfyError, MissingAsset
@@ -239,7 +240,7 @@ def _local(found: Found, folder: Path | None, target: Target) -> Found:
             "with --from ~/ComfyUI or COMFYUI_DIR"
         )
         return _noted(found, words) if target is Target.NOWHERE else _wrong(found, words)
-    path = folder / (found.model.local_path or "")
+    path = file_of(found.model.local_path or "", folder)
     found = replace(found, file=path)
     if not path.is_file():
         return _wrong(

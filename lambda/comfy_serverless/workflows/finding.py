@@ -189,6 +189,10 @@ class Finder:
             shared = (head for head in self._store.heads(OPERATOR) if head.is_shared and not head.is_retired)
             yield from (head for head in shared if head.name not in hidden)
 
+    def file_texts(self) -> dict[str, tuple[bytes, bytes]]:
+        """What is in each file of the image, and in that of its inputs (empty if there is none), by name."""
+        return self._folder.texts()
+
     def files(self) -> list[str]:
         """The names of the image's files."""
         return self._folder.names()

@@ -58,6 +58,14 @@ class Folder:
         """The names that it has, in alphabetical order."""
         return sorted(self._files())
 
+    def texts(self) -> dict[str, tuple[bytes, bytes]]:
+        """What is in each file, and in that of its inputs (empty if there is none), by name."""
+        found = {}
+        for name, path in sorted(self._files().items()):
+            choices = _choices_beside(path)
+            found[name] = (path.read_bytes(), b"" if choices is None else choices.read_bytes())
+        return found
+
     def version(self, name: str, declared: Declared) -> Version | None:
         """The file of this name, as version 0; None if there is none.
 

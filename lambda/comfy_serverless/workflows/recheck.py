@@ -1,6 +1,6 @@
 """Every alias of every owner is held against the workers again, by itself, once what they declare has changed.
 
-    what workers declare, the last round ──► is one due? ──► a step: as many names as there is time for
+    what workers declare and the image's files are ──► is a round due? ──► a step: as many names as there is time for
                                                                ├─► `checkup#{owner}`: what would fail, for its owner
                                                                └─► `care`: how far, and how many would fail
 
@@ -22,6 +22,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.table.columns import read_columns
 from comfy_serverless.workflows.deployed import Deployed
 from comfy_serverless.workflows.doctor import Examined, examined, examined_file, heads_and_files, name_of
+from comfy_serverless.workflows.image_files import ImageFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ class Round:
     """How far a round has come. Times are in seconds since 1970.
 
     Attributes:
-        stamp: what the workers declared when it began.
+        stamp: what the workers declared, and the files of the image were, when it began.
         owner, name: whose workflow was examined last, and which.
         versions, breaks: how many were examined, and how many of these would fail.
         tries: how often the step behind this place was begun.
@@ -83,7 +84,7 @@ def due(last: Round | None, stamp: str, *, now: int) -> Round | None:
     """The round to go on with, or to begin; None if there is nothing to do.
 
     Args:
-        stamp: what the workers declare; "" if nobody has told it.
+        stamp: what the workers declare and the image's files are; "" if nobody has told the former.
     """
     if not stamp:
         return None
@@ -177,11 +178,15 @@ class Recheck:
         item = self.table.get(*_STATE)
         last = None if item is None else Round.from_item(item)
         sha256 = self.declarations.sha256
-        stamp = f"{self.declarations.image()}/{self.declarations.release()}/{sha256}" if sha256 else ""
+        files = ImageFiles.of(self.named)
+        of_build = f"{self.declarations.image()}/{self.declarations.release()}"
+        stamp = f"{of_build}/{sha256}/{files.sha256[:12]}" if sha256 else ""
         if (todo := due(last, stamp, now=now_s())) is not None and (deployed := self._deployed()) is not None:
             begun = replace(todo, tries=todo.tries + 1)
             if self._write(begun, after=last):
                 begun = replace(begun, step=begun.step + 1)
+                if not begun.owner and not begun.name:
+                    files.keep(self.table)
                 last = self._step(begun, deployed, lambda: now() >= until)
                 self._write(last, after=begun)
         return None if last is None or last.last_breaks < 0 else last.last_breaks

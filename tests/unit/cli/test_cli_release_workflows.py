@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.aws.dynamodb import Update
 from comfy_serverless.cli.main import main
 from comfy_serverless.cli.named import of_releases
 from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.live import DEFAULT
+from comfy_serverless.workflows.image_files import ImageFiles, Texts
 from comfy_serverless.workflows.recheck import Found
 from comfy_serverless.workflows.store import WorkflowStore
 from comfy_serverless.workflows.version import Version
@@ -60,6 +62,11 @@ def push(world: World, name: str, *, owner: str = "team", colour: int = 1, alias
     )
 
 
+def keep_file(world: World, name: str = "portrait") -> None:
+    """A workflow in the image of the stack, as its caretaker keeps it."""
+    ImageFiles({name: Texts(json.dumps(GRAPH).encode())}).keep(world.table)
+
+
 def tell(world: World, version: str, *, lacks: str = "") -> None:
     """What workers of a release have."""
     object_info: dict[str, Any] = {name: said for name, said in OBJECT_INFO.items() if name != lacks}
@@ -80,6 +87,44 @@ def test_a_release_that_breaks_named_workflows_is_not_promoted_without_force(
     assert world.live().now.name == "next"
     assert "will fail on next" in said
     assert "next is live, and on it fail: banner@live" in said, "it is checked again by what is live now"
+
+
+def test_a_release_that_breaks_a_file_in_the_image_is_not_promoted_without_force(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    keep_file(world)
+    tell(world, VERSION, lacks="EmptyImage")
+    said = told("release", "promote", "next", "--no-check", code=1)[1]
+    assert world.live().now.name == DEFAULT
+    for part in ("portrait@live (version 0) of the operator", "EmptyImage", "--force"):
+        assert part in said
+    found = told("workflows", "doctor", "--everybody", "--release", "next", code=1)
+    assert "1 of 1 version would fail on next" in found[1]
+    tell(world, VERSION)
+    assert "1 named workflow would run on next" in told("release", "promote", "next", "--no-check")[1]
+    assert world.live().now.name == "next"
+
+
+def test_a_workflow_of_the_operator_hides_the_file_of_its_name(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    ImageFiles({"poster": Texts(b'{"1": {"class_type": "Gone", "inputs": {}}}')}).keep(world.table)
+    push(world, "poster", owner="")
+    tell(world, VERSION)
+    assert "1 named workflow would run on next" in told("release", "promote", "next", "--no-check")[1]
+
+
+def test_it_is_said_which_files_in_the_image_could_not_be_held_against_a_release(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    tell(world, VERSION)
+    assert "the workflows in the image" in told("release", "promote", "next", "--no-check")[1], "nobody has told them"
+    ImageFiles({}, ("large",)).keep(world.table)
+    world.table.update(
+        Update(pk="checkup#", sk="files", assign={"told": json.dumps({"names": ["lost"], "too_large": ["large"]})})
+    )
+    said = told("release", "promote", "old", "--no-check")[1]
+    assert "too large to be held against old from here: large, lost" in said
 
 
 def test_what_runs_on_a_release_does_not_hold_it_up(world: World, told: Callable[..., tuple[str, str]]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,24 @@ def test_the_lock_of_comfyui_is_read_by_pip_audit(scanners: Path, tmp_path: Path
     assert [
         entry["name"] for entry in lock["requirements"] if f"{entry['name']}=={entry['version']} --hash" not in read
     ] == []
+
+
+@pytest.mark.parametrize(
+    ("release", "packs"),
+    [
+        ('{"release_version": "3f2a91c07b5e"}', []),
+        ('{"packs": {"toy": "1.2.0"}}', ["pack|own|", "pack|toy|1.2.0"]),
+        ("", []),
+    ],
+)
+def test_an_image_is_asked_whatever_it_has_of_a_release(tmp_path: Path, release: str, packs: list[str]) -> None:
+    """Those of the API and of the agents' tools name no packs, worker-lite says nothing of a release."""
+    if release:
+        (tmp_path / "release.json").write_text(release)
+    if packs:
+        for name in ("toy", "own", "__pycache__"):
+            (tmp_path / "comfyui" / "custom_nodes" / name).mkdir(parents=True)
+    (program,) = re.findall(r"python3 - <<'END'\n(.*?)END", sbom._ASK, re.DOTALL)
+    program = program.replace("/opt/", f"{tmp_path}/")
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == packs

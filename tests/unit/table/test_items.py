@@ -27,6 +27,7 @@ from comfy_serverless.table.presigned_uploads import Upload
 from comfy_serverless.table.turns import Turn
 from comfy_serverless.table.usage_items import Counter, Usage
 from comfy_serverless.table.webhook_item import Webhook
+from comfy_serverless.workflows.image_files import names_in, texts_in
 from comfy_serverless.workflows.items import Head, VersionRow
 from comfy_serverless.workflows.recheck import Found, Round
 from tests.reach import meant
@@ -75,6 +76,8 @@ READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "usage_month": (Usage.from_item, set()),
     "checkup": (Found.from_item, {"begun"}),
     "checkup_round": (Round.from_item, {"stamp", "begun"}),
+    "checkup_files": (names_in, set()),
+    "checkup_file": (texts_in, {"content"}),
     "job_preview": (Preview.from_item, {"node_id", "content_type", "data_base64", "expires"}),
 }
 
@@ -248,7 +251,10 @@ def test_no_item_leaves_the_rooms_that_know_its_columns() -> None:
     package = Path("lambda/comfy_serverless")
     batches = {package / "batches" / f"{name}.py" for name in ("batch", "lists", "ranges", "store")}
     stores = {package / "aws" / "dynamodb.py", *batches}
-    workflows = {package / "workflows" / f"{name}.py" for name in ("items", "changes", "reader", "store", "recheck")}
+    workflows = {
+        package / "workflows" / f"{name}.py"
+        for name in ("items", "changes", "reader", "store", "recheck", "image_files")
+    }
     inside = {*stores, *workflows, *(package / "table").glob("*.py")}
     for path in sorted({*package.rglob("*.py")} - inside):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from comfy_serverless.aws.dynamodb import Table
@@ -88,8 +91,8 @@ def _name_of(pk: str, sk: str) -> str | None:
             return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
         case "usage", part, _:
             return "usage_month" if part == "month" else "usage" if "#poster#" in sk else None
-        case "care", "workflows", _:
-            return "checkup_round"
+        case (("care" | "checkup"), ("workflows" | "files" | "file") as part, _):
+            return f"checkup_{'round' if part == 'workflows' else part}"
         case kind, *_:
             return {"keys": "api_key", "admins": "admin_key"}.get(kind, kind)
 
@@ -106,9 +109,13 @@ def _check_workflows(table: Table, s3: Any, keys: ApiKeyStore) -> None:
     """As the caretaker does, by what workers declare: not one class."""
     DeclarationsWriter(s3, "assets", "nodes", "blue").write({"Other": {"input": {}}})
     declarations = DeclarationsReader(s3, "assets", lambda: "nodes", lambda: "blue")
-    reader, files = WorkflowReader(table, s3, "assets"), Finder(None, None, declarations.newest)
-    checks = Recheck(table=table, keys=keys, reader=reader, named=files, declarations=declarations, lost=lambda: ())
-    assert checks.go_on(until=float("inf")) == 1
+    reader = WorkflowReader(table, s3, "assets")
+    with tempfile.TemporaryDirectory() as folder:
+        graph = {"1": {"class_type": "Other", "inputs": {}, "_meta": {"title": "Other"}}}
+        (Path(folder) / "other.json").write_text(json.dumps(graph))
+        files = Finder(None, Path(folder), declarations.newest)
+        checks = Recheck(table=table, keys=keys, reader=reader, named=files, declarations=declarations, lost=lambda: ())
+        assert checks.go_on(until=float("inf")) == 2
 
 
 def _queued(jobs: JobStore) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +14,10 @@ import pytest
 from comfy_serverless.aws.dynamodb import Update
 from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
-from comfy_serverless.workflows import recheck
+from comfy_serverless.workflows import image_files, recheck
+from comfy_serverless.workflows.deployed import Deployed
 from comfy_serverless.workflows.finding import Finder
+from comfy_serverless.workflows.image_files import ImageFiles
 from comfy_serverless.workflows.reader import WorkflowReader
 from comfy_serverless.workflows.recheck import Found, Recheck, Round, due
 from tests.unit.api_world import ASSETS, ApiWorld, api_world
@@ -204,3 +209,52 @@ def test_what_s3_does_not_answer_is_asked_for_again(
     monkeypatch.setattr(WorkflowReader, "read", read)
     assert checks.go_on(until=FOREVER) == 0
     assert state_of(checks).versions == 1
+
+
+def with_file(checks: Recheck, folder: Path, graph: dict[str, Any] = GRAPH) -> Recheck:
+    """The same, in an image that has a workflow of its own."""
+    (folder / "portrait.json").write_text(json.dumps(graph))
+    return replace(checks, named=Finder(None, folder, checks.declarations.newest))
+
+
+def test_the_files_of_the_image_are_kept_for_whoever_promotes_a_release(
+    api: ApiWorld, checks: Recheck, tmp_path: Path
+) -> None:
+    (tmp_path / "portrait.yaml").write_text("description: A portrait\n")
+    of_image = with_file(checks, tmp_path)
+    assert of_image.go_on(until=FOREVER) is None
+    assert ImageFiles.kept(checks.table) is None, "nobody has told what there is to hold them against"
+    tell(api, checks, OBJECT_INFO)
+    of_image.go_on(until=FOREVER)
+    kept = ImageFiles.kept(checks.table)
+    assert kept is not None
+    assert kept.texts == {"portrait": (json.dumps(GRAPH).encode(), b"description: A portrait\n")}
+    deployed = Deployed(object_info=without("EmptyImage"))
+    assert [(one.name, one.number, one.breaks) for one in kept.examined(deployed)] == [("portrait", 0, True)]
+    assert [one.breaks for one in kept.examined(Deployed(object_info=OBJECT_INFO))] == [False]
+
+
+def test_another_file_in_the_image_begins_a_round_and_is_kept_in_place_of_the_old_one(
+    api: ApiWorld, checks: Recheck, tmp_path: Path
+) -> None:
+    tell(api, checks, OBJECT_INFO)
+    of_image = with_file(checks, tmp_path)
+    assert of_image.go_on(until=FOREVER) == 0
+    gone = {"1": {**GRAPH["1"], "class_type": "Gone"}, "2": GRAPH["2"]}
+    assert with_file(checks, tmp_path, gone).go_on(until=FOREVER) == 1, "though the workers declare the same"
+    (tmp_path / "portrait.json").unlink()
+    assert of_image.go_on(until=FOREVER) == 0
+    kept = ImageFiles.kept(checks.table)
+    assert kept is not None
+    assert kept.texts == {}
+
+
+def test_a_file_that_no_item_holds_is_named(
+    api: ApiWorld, checks: Recheck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_files, "_MOST_BYTES", 10)
+    tell(api, checks, OBJECT_INFO)
+    with_file(checks, tmp_path).go_on(until=FOREVER)
+    kept = ImageFiles.kept(checks.table)
+    assert kept is not None
+    assert (kept.texts, kept.too_large) == ({}, ("portrait",))

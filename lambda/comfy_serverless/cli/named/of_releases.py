@@ -1,6 +1,7 @@
 """Every owner's named workflows, held against the workers of a release: with credentials of AWS, as the operator.
 
-keys ──► owners, and the operator ──► heads ──► examined by what the release's workers, or its image, have told
+keys ──► owners, and the operator ──► heads ──────────────────┐
+the files of the stack's image, as its caretaker keeps them ──┴─► examined by what the release has told
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows.deployed import Deployed
 from comfy_serverless.workflows.doctor import Examined, everybodys_heads, examined
+from comfy_serverless.workflows.image_files import ImageFiles
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -50,6 +52,14 @@ class OfReleases:
         """The workflows of everybody who has a key, and the operator's; of one name alone, if it is given."""
         return [head for head in everybodys_heads(self.keys, self.reader) if name in (None, head.name)]
 
+    def files(self, *, name: str | None = None) -> ImageFiles | None:
+        """The files in the image that no workflow of the operator's hides; None if the stack has not told them yet."""
+        kept = ImageFiles.kept(self.releases.table)
+        if kept is None:
+            return None
+        files = kept.without({head.name for head in self.reader.heads(OPERATOR)})
+        return files if name is None else files.named(name)
+
     def deployed(self, release: Release, *, wait: bool = False) -> Deployed | None:
         """What is told of a release's workers; None if nobody has told it.
 
@@ -74,9 +84,13 @@ class OfReleases:
 
         return Found.of(self.releases.table, OPERATOR)
 
-    def examined(self, heads: Sequence[Head], deployed: Deployed | None) -> Iterator[Examined]:
-        """Every version that an alias leads to, several read at once."""
+    def examined(
+        self, heads: Sequence[Head], deployed: Deployed | None, *, files: ImageFiles | None
+    ) -> Iterator[Examined]:
+        """Every version that an alias leads to, several read at once; and the files in the image."""
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(8, thread_name_prefix="doctor") as several:
             yield from examined(heads, self.reader, deployed, each=several.map)
+        if files is not None:
+            yield from files.examined(deployed)

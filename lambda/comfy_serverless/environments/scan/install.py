@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from comfy_serverless.environments.further_folders import FurtherFolder, further_folders
 from comfy_serverless.environments.model_hashes import HashCache, hash_files
 from comfy_serverless.environments.scan import installed_libraries as libraries
 from comfy_serverless.environments.scan import undeclared
 from comfy_serverless.environments.scan.found import Found, counted_names
-from comfy_serverless.environments.scan.installed_models import find_models
+from comfy_serverless.environments.scan.installed_models import ModelFiles, find_models
 from comfy_serverless.environments.scan.installed_packs import (
     Checkout,
     find_packs,
@@ -20,6 +21,7 @@ from comfy_serverless.environments.scan.installed_packs import (
     public_address,
     requirements_in,
 )
+from comfy_serverless.environments.scan.model_notes import address_beside
 from comfy_serverless.errors import InvalidBuildFile
 
 _VERSION = re.compile(r"""^(?:__)?version(?:__)?\s*=\s*["'](\d+(?:\.\d+)+)["']""", re.MULTILINE)
@@ -71,7 +73,6 @@ def scan(folder: Path, cache: HashCache, *, python: Path | None, with_models: bo
         found.remarks.append(
             "the Python of the install was not found: its libraries are not listed (--python names it)"
         )
-    _remark_on_further_folders(folder, found)
     return found
 
 
@@ -112,10 +113,12 @@ def _told_version(folder: Path) -> str:
 
 
 def _find_models(folder: Path, found: Found, cache: HashCache, show: Show) -> None:
-    if not (folder / "models").is_dir():
+    further = further_folders(folder, found.remarks.append)
+    if not (folder / "models").is_dir() and not further:
         found.remarks.append("it has no folder models/")
         return
-    files = find_models(folder / "models")
+    files = find_models(folder / "models") if (folder / "models").is_dir() else ModelFiles()
+    _add_further(further, files, found)
     total = sum(model.size_bytes or 0 for model, path in files.models if cache.get(path) is None)
     done = 0
 
@@ -130,18 +133,28 @@ def _find_models(folder: Path, found: Found, cache: HashCache, show: Show) -> No
         if path in failed:
             found.left_out.append(f"models/{model.path}: it cannot be read: {failed[path].strerror}")
         else:
-            found.add_model(replace(model, sha256=hashes[path]))
+            address, remark = address_beside(path, hashes[path])
+            found.remarks += [f"models/{model.path}: {remark}"] if remark else []
+            whole = replace(model, sha256=hashes[path])
+            found.add_model(replace(whole, source_uri=address, local_path=None) if address else whole)
 
 
-def _remark_on_further_folders(folder: Path, found: Found) -> None:
-    """Folders outside of the install have no place in a build file, whose paths are below `models/`."""
-    for name in ("extra_model_paths.yaml", "extra_models_config.yaml"):
-        try:
-            text = (folder / name).read_bytes()[:_MOST_BYTES].decode("utf-8", "replace")
-        except OSError:
-            continue
-        places = sorted(set(re.findall(r"^\s*base_path\s*:\s*(\S.*?)\s*$", text, re.MULTILINE)))
+def _add_further(further: Sequence[FurtherFolder], files: ModelFiles, found: Found) -> None:
+    """Add the models of folders outside of the install. What has its name already is passed over, as a loader does."""
+    taken = {model.path: path for model, path in files.models}
+    counts: dict[str, int] = {}
+    for one in further:
+        more = find_models(one.folder, of_type=one.type)
+        files.left_out += more.left_out
+        for model, path in more.models:
+            if (first := taken.setdefault(model.path, path)) is path:
+                files.models.append((model, path))
+                counts[str(one.folder)] = counts.get(str(one.folder), 0) + 1
+            elif first.resolve() != path.resolve():
+                files.left_out.append(f"{path}: there is a {model.path} in {first.parent} already")
+    if counts:
+        places = counted_names((f"{folder} ({count})" for folder, count in counts.items()), 4)
         found.remarks.append(
-            f"{name} names further folders ({counted_names(places, 3) or 'see there'}), and a build file only knows "
-            "those below models/: link what you need into models/ (ln -s) and run this again"
+            f"models outside of it are taken, too, from {places}: the build file names them as if they were in "
+            "models/, and `env models` finds them where they are"
         )

@@ -30,13 +30,18 @@ class ModelFiles:
     left_out: list[str] = field(default_factory=list)
 
 
-def find_models(folder: Path) -> ModelFiles:
-    """The models below a folder `models/`, without their hashes. Links are followed, and never in a circle."""
+def find_models(folder: Path, *, of_type: str = "") -> ModelFiles:
+    """The models below a folder `models/`, without their hashes. Links are followed, and never in a circle.
+
+    Args:
+        of_type: the folder below `models/` that this folder stands for, if it is another one.
+    """
     found = ModelFiles()
-    for path in sorted(_walk(folder, found, ())):
-        inner = path.relative_to(folder)
-        if reason := _reason_against(path, folder):
-            found.left_out.append(f"models/{inner.as_posix()}: {reason}")
+    for path in sorted(_walk(folder, found, (), is_whole=not of_type)):
+        inner = Path(of_type) / path.relative_to(folder)
+        told = path if of_type else Path("models") / inner
+        if reason := _reason_against(path, None if of_type else folder):
+            found.left_out.append(f"{told.as_posix()}: {reason}")
         elif _is_wanted(path, folder):
             model = Model(
                 filename=path.name,
@@ -46,14 +51,18 @@ def find_models(folder: Path) -> ModelFiles:
             )
             wrong = rules.model_folder(model.type) or rules.file_name(model.filename)
             if wrong:
-                found.left_out.append(f"models/{inner.as_posix()}: {wrong}")
+                found.left_out.append(f"{told.as_posix()}: {wrong}")
             else:
                 found.models.append((model, path))
     return found
 
 
-def _walk(folder: Path, found: ModelFiles, around: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """The files below a folder; `around` are the folders that it is in, so that links in a circle have an end."""
+def _walk(folder: Path, found: ModelFiles, around: tuple[tuple[int, int], ...], *, is_whole: bool) -> Iterator[Path]:
+    """The files below a folder; `around` are the folders that it is in, so that links in a circle have an end.
+
+    Args:
+        is_whole: whether the first is `models/` itself, in which not all folders are of models.
+    """
     try:
         status = folder.stat()
         entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(folder))
@@ -69,8 +78,8 @@ def _walk(folder: Path, found: ModelFiles, around: tuple[tuple[int, int], ...]) 
             continue
         if not is_folder:
             yield folder / name
-        elif around or name not in _NO_MODELS:
-            yield from _walk(folder / name, found, (*around, here))
+        elif around or not is_whole or name not in _NO_MODELS:
+            yield from _walk(folder / name, found, (*around, here), is_whole=is_whole)
 
 
 def _is_wanted(path: Path, folder: Path) -> bool:
@@ -83,7 +92,7 @@ def _is_wanted(path: Path, folder: Path) -> bool:
     return any((above / marker).is_file() for above in inside for marker in _FOLDER_MODELS)
 
 
-def _reason_against(path: Path, folder: Path) -> str:
+def _reason_against(path: Path, folder: Path | None) -> str:
     """Why something that looks like a model is none; "" for a model, and for what does not look like one."""
     name = path.name.lower()
     if name.endswith(_UNFINISHED) and not name.startswith("put_"):
