@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.contract.engines import REAL_COMFYUI, START_PATIENCE_S, EngineProcess, releases
+from tests.contract.tiny_models import CHECKPOINT
 
 #: How long a test may take against a real ComfyUI, which some start several times.
 _TEST_PATIENCE_S = 6 * START_PATIENCE_S
 
+if REAL_COMFYUI and not (Path(REAL_COMFYUI) / "models" / CHECKPOINT).exists():
+    raise pytest.UsageError(
+        f"the tests run text-to-image graphs with models/{CHECKPOINT}, which this ComfyUI does not have. Any Stable "
+        f"Diffusion 1.5 will do, or one with random weights: python -m tests.contract.tiny_models {REAL_COMFYUI}/models"
+    )
 if REAL_COMFYUI:  # it takes as long as the machine makes it take: that says nothing about what is tested
     os.environ.setdefault("MAX_COMFY_START_ATTEMPTS", str(START_PATIENCE_S))
     # The models are tiny: threads that share one step wait for each other, and on a busy machine mostly do only that.

@@ -6,7 +6,9 @@ Loaded by the embedded engine, and copied to a real ComfyUI as a pack of custom 
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,15 +85,84 @@ def _by_an_upload_of_its_own(output: Path, temp: Path, prefix: str) -> Shown:
     return {"files": [_file(f"{prefix}.bin", "out")]}
 
 
+def _under_odd_names(output: Path, temp: Path, prefix: str) -> Shown:
+    names = [f"{prefix}\n2.bin", f" {prefix}\x1b[31m.bin", f"-{prefix}.bin", f"{prefix}\u202e.bin", f"..{prefix}.bin"]
+    for name in names:
+        (output / name).write_bytes(content_of(prefix))
+    return {"files": [_file(name) for name in names[:2]]}
+
+
+def _for_a_while(output: Path, temp: Path, prefix: str) -> Shown:
+    def write() -> None:
+        with (output / f"{prefix}.bin").open("wb", buffering=0) as file:
+            for byte in content_of(prefix):
+                file.write(bytes([byte]))
+                time.sleep(0.01)
+
+    threading.Thread(target=write).start()
+    return {}
+
+
 def _nothing(output: Path, temp: Path, prefix: str) -> Shown:
     return {}
 
 
+def _put_in_place(output: Path, prefix: str) -> None:
+    (output / ".unfinished").write_bytes(content_of(prefix))
+    (output / ".unfinished").replace(output / "latest.bin")
+
+
+def _always_in_the_same_place(output: Path, temp: Path, prefix: str) -> Shown:
+    _put_in_place(output, prefix)
+    return {"files": [_file("latest.bin")]}
+
+
+def _in_the_same_place_again_later(output: Path, temp: Path, prefix: str) -> Shown:
+    _put_in_place(output, prefix)
+    threading.Timer(0.2, lambda: _put_in_place(output, prefix)).start()
+    time.sleep(0.4)
+    return {"files": [_file("latest.bin")]}
+
+
+def _another_name_for_a_foreign_file(output: Path, temp: Path, prefix: str) -> Shown:
+    os.link(output.parent / "user" / "foreign.txt", output / f"{prefix}.txt")
+    return {"files": [_file(f"{prefix}.txt")]}
+
+
+def _a_foreign_file_moved(output: Path, temp: Path, prefix: str) -> Shown:
+    (output / "foreign.txt").rename(output / f"{prefix}.txt")
+    return {"files": [_file(f"{prefix}.txt")]}
+
+
+def _a_link_to_a_foreign_file(output: Path, temp: Path, prefix: str) -> Shown:
+    (output / f"{prefix}.txt").symlink_to(output.parent / "user" / "foreign.txt")
+    return {"files": [_file(f"{prefix}.txt")]}
+
+
+def _a_folder_that_becomes_a_link(output: Path, temp: Path, prefix: str) -> Shown:
+    (output / "deep").mkdir()
+    (output / "deep" / "foreign.txt").write_bytes(b"")
+    (output / "deep" / "foreign.txt").unlink()
+    (output / "deep").rmdir()
+    (output / "deep").symlink_to(output.parent / "user")
+    (output.parent / "user" / "new.txt").write_bytes(b"foreign")
+    return {"files": [_file("foreign.txt", "deep"), _file("new.txt", "deep")]}
+
+
+#: What takes files that are not the run's for its own.
+TRICKS: dict[str, Callable[[Path, Path, str], Shown]] = {
+    function.__name__.strip("_").replace("_", " "): function
+    for function in (
+        *(_another_name_for_a_foreign_file, _a_foreign_file_moved, _a_link_to_a_foreign_file),
+        _a_folder_that_becomes_a_link,
+    )
+}
 SAVES: dict[str, Callable[[Path, Path, str], Shown]] = {
     function.__name__.strip("_").replace("_", " "): function
     for function in (
         *(_in_its_own_folder, _silently, _under_any_name, _without_making_folders, _in_temp, _with_a_caption),
         *(_late, _late_and_named, _by_an_absolute_path, _elsewhere, _by_an_upload_of_its_own, _nothing),
+        *(_under_odd_names, _for_a_while, _always_in_the_same_place, _in_the_same_place_again_later),
     )
 }
 
@@ -111,13 +182,13 @@ class SaverOfAPack:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
-        return {"required": {"saves": (list(SAVES),), "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
+        return {"required": {"saves": ([*SAVES, *TRICKS],), "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
 
     def run(self, saves: str, filename_prefix: str) -> dict[str, Any]:
         import folder_paths  # type: ignore[import-not-found]
 
         folders = (Path(folder_paths.get_output_directory()), Path(folder_paths.get_temp_directory()))
-        return {"ui": SAVES[saves](*folders, filename_prefix)}
+        return {"ui": (SAVES | TRICKS)[saves](*folders, filename_prefix)}
 
 
 class FolderOfAPack:

@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from comfy_serverless import ComfyConnector, Output, OutputKind, Progress, Settings
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineUnavailable, InvalidWorkflow
+from tests.contract.asking import is_queued
 from tests.contract.engines import free_port
 from tests.patience import PATIENCE_S, QuietClock, wait_until
 
@@ -69,12 +70,7 @@ def picture(color: int = 0xFF8000, *, batch: int = 1, size: int = 16) -> dict[st
 
 def wait_for(connector: ComfyConnector, prompt_id: str, *queues: str) -> None:
     """Wait until ComfyUI has a prompt, in one of these queues."""
-
-    def is_there() -> bool:
-        queue = connector._engine.client.queue()
-        return any(item[1] == prompt_id for name in queues or queue for item in queue[name])
-
-    assert wait_until(is_there), "the prompt did not come"
+    assert wait_until(lambda: is_queued(connector, prompt_id, *queues)), "the prompt did not come"
 
 
 def test_the_two_lines_of_the_readme(connector: ComfyConnector) -> None:

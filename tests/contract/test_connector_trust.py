@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import uuid
@@ -18,11 +17,11 @@ from comfy_serverless import ComfyConnector, Progress, Settings
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import EngineStalled
-from tests.contract.engines import EngineProcess, free_port
+from tests.contract.engines import REAL_COMFYUI, EngineProcess, free_port
+from tests.contract.packs_of_engine import fill_custom_nodes
 
-REAL = bool(os.environ.get("COMFYUI_DIR"))
 LITE_ENGINE = Path(__file__).parent / "lite_engine.py"
-STALL_S = 5.0 if REAL else 2.0
+STALL_S = 5.0 if REAL_COMFYUI else 2.0
 
 
 def sleeping(seconds: float, *, steps: int, mode: str = "progress", seed: int = 0) -> dict[str, Any]:
@@ -51,11 +50,10 @@ def frames() -> dict[str, Any]:
 @pytest.fixture
 def connector(tmp_path: Path) -> Iterator[ComfyConnector]:
     chosen = replace(Settings.from_environment(), initial_port=free_port(), stall_s=STALL_S)
-    if REAL:
-        folders = f"--output-directory {tmp_path}/output --input-directory {tmp_path}/input"
-        for name in ("output", "input"):
-            (tmp_path / name).mkdir()
-        chosen = replace(chosen, comfyui_args=f"--cpu {folders}")
+    if REAL_COMFYUI:
+        (tmp_path / "models").symlink_to(Path(REAL_COMFYUI) / "models")
+        fill_custom_nodes(tmp_path, Path(REAL_COMFYUI))
+        chosen = replace(chosen, comfyui_args=f"--cpu --base-directory {tmp_path}")
     else:
         chosen = replace(chosen, api_command_line=f"{sys.executable} {LITE_ENGINE} --base-directory {tmp_path}")
     warm = ComfyConnector(settings=chosen)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.contract.saver_nodes import SAVES, content_of
+from tests.contract.saver_nodes import SAVES, TRICKS, content_of
 from tests.contract.shared_worker import SharedWorker
 
 
@@ -26,6 +27,8 @@ FILES = {
     **{saves: ["fox.bin"] for saves in SAVES},
     "under any name": ["20261129_121500.bin"],
     "with a caption": ["fox.bin", "fox.txt"],
+    "under odd names": ["fox\n2.bin", " fox\x1b[31m.bin", "-fox.bin", "fox\u202e.bin", "..fox.bin"],
+    **{saves: ["latest.bin"] for saves in ("always in the same place", "in the same place again later")},
     **{saves: [] for saves in ("elsewhere", "by an upload of its own", "nothing")},
 }
 WARNINGS = {
@@ -50,3 +53,34 @@ def test_every_file_is_delivered_and_what_is_no_file_of_the_run_is_a_warning(
     else:
         assert outcome.job.warnings == ()
     assert worker.files("input", "output", "temp") == before, "the next owner's job would find it"
+
+
+def test_two_nodes_that_save_in_the_same_place_have_each_what_they_saved(worker: SharedWorker) -> None:
+    before = worker.files("input", "output", "temp")
+    second = {"class_type": "SaverOfAPack", "inputs": {"saves": "always in the same place", "filename_prefix": "hen"}}
+    outcome, made = worker.contents(saver("always in the same place") | {"3": second})
+    assert outcome.error is None
+    # Either may run first. Where the other came before that was told of, both have what is in the folder at the end.
+    fox, hen = made["2/latest.bin"], made["3/latest.bin"]
+    assert fox == content_of("fox") or hen == content_of("hen")
+    assert {fox, hen} <= {content_of("fox"), content_of("hen")}
+    assert worker.files("input", "output", "temp") == before
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_no_trick_makes_a_foreign_file_the_runs(worker: SharedWorker, trick: str) -> None:
+    foreign = [worker.base / folder / "foreign.txt" for folder in ("user", "output")]
+    for file in foreign:
+        file.write_bytes(b"foreign")
+    time.sleep(0.05)  # what comes with the beginning of a job is its own
+    outcome, made = worker.contents(saver(trick))
+    assert outcome.error is None
+    assert made == {}
+    [warning] = outcome.job.warnings
+    assert "which this run has not made" in warning
+    assert foreign[0].read_bytes() == b"foreign"
+    moved = worker.base / "output" / "fox.txt"
+    assert [file.read_bytes() for file in (foreign[1], moved) if file.exists()] == [b"foreign"]
+    assert not (worker.base / "output" / "deep").is_symlink()
+    for file in (*foreign, moved, foreign[0].with_name("new.txt")):
+        file.unlink(missing_ok=True)

@@ -19,9 +19,9 @@ from comfy_serverless.graph.workflow import copy_graph
 
 _WORD = re.compile(r"%([^%\n]{1,200})%")
 _DATE = "date:"
-_PARTS_OF_DATE = re.compile(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?")
+_PART_OF_DATE = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
 #: What no file name has; the editor puts `_` for it, too.
-_NOT_IN_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+_UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
 
 def fill_prefixes(graph: dict[str, Any], *, now: datetime) -> tuple[dict[str, Any], list[str]]:
@@ -50,6 +50,25 @@ def fill_prefixes(graph: dict[str, Any], *, now: datetime) -> tuple[dict[str, An
     return result, notes
 
 
+def date(now: datetime, form: str) -> str:
+    """A time in a form like `yyyy-MM-dd_hhmmss`; other letters, and `yyy`, stay as they are."""
+    parts = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
+
+    def part(match: re.Match[str]) -> str:
+        found = match[0]
+        if found[0] in parts:
+            return str(parts[found[0]]).rjust(len(found), "0")
+        year = str(now.year)
+        return {"yy": year[2:], "yyyy": year}.get(found, found)
+
+    return _PART_OF_DATE.sub(part, form)
+
+
+def fit_for_a_name(value: str) -> str:
+    """A value as the editor puts it into the name of a file."""
+    return _UNFIT.sub("_", value)
+
+
 def _put_in(words: Mapping[str, str | None]) -> Callable[[re.Match[str]], str]:
     """What `re.sub` calls: a word becomes what it stands for, if anything."""
     return lambda match: match[0] if (text := words[match[1]]) is None else text
@@ -59,14 +78,14 @@ def _filled(graph: Mapping[str, Any], word: str, now: datetime) -> str | None:
     """What a word stands for; None if it is left as it is."""
     if word.startswith(_DATE):
         form = word.removeprefix(_DATE)
-        return None if ".." in form else _PARTS_OF_DATE.sub(lambda match: _part(match[0], now), form)
+        return None if ".." in form else date(now, form)
     name, dot, input_name = word.partition(".")
     if not dot or "." in input_name:
         return None
     for node in _called(graph, name):
         value = node["inputs"].get(input_name)
         if isinstance(value, str | int | float):
-            return _NOT_IN_NAMES.sub("_", _as_text(value))
+            return fit_for_a_name(_as_text(value))
     return None
 
 
@@ -74,11 +93,6 @@ def _called(graph: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The nodes of a name: what the editor calls a node is its class, unless somebody has changed that."""
     of_class = [node for node in graph.values() if node["class_type"] == name]
     return of_class or [node for node in graph.values() if title_of(node) == name]
-
-
-def _part(part: str, now: datetime) -> str:
-    number = {"y": now.year, "M": now.month, "d": now.day, "h": now.hour, "m": now.minute, "s": now.second}[part[0]]
-    return str(number)[-2:] if part == "yy" else str(number).zfill(len(part))
 
 
 def _as_text(value: str | float) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from comfy_serverless import ComfyConnector
 from comfy_serverless.errors import ComfyError
+from tests.contract import asking
 from tests.contract.faults.rows import row
 from tests.contract.faults.world import (
     World,
@@ -95,7 +96,7 @@ def test_it_is_killed_while_prompts_are_queued(fragile: World) -> None:
     running = in_background(lambda: fragile.connector.run(long_run(seconds=1), prompt_id=prompt_id))
     fragile.wait_running(prompt_id)
     queued = in_background(lambda: fragile.succeeds(picture()))
-    assert wait_until(lambda: bool(fragile.connector._engine.client.queue()["queue_pending"]))
+    assert wait_until(lambda: bool(asking.queue(fragile.connector)["queue_pending"]))
     fragile.signal(signal.SIGKILL)
     assert [len(done.result().outputs) for done in (running, queued)] == [1, 1]
     assert fragile.connector.starts == 2, "the first to notice replaces it, the other leaves its successor alone"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import Canceled
+from tests.contract import asking
 from tests.contract.faults.rows import row
 from tests.contract.faults.world import World, in_background, lite_only, long_run, new_id, picture, wait_until
 
@@ -138,8 +139,7 @@ def test_it_is_canceled_in_the_queue(fragile: World) -> None:
     fragile.wait_running(first)
 
     def is_queued(prompt_id: str) -> None:
-        pending = fragile.connector._engine.client.queue
-        assert wait_until(lambda: any(item[1] == prompt_id for item in pending()["queue_pending"]))
+        assert wait_until(lambda: asking.is_queued(fragile.connector, prompt_id, "queue_pending"))
 
     cancel_when(fragile, is_queued, picture())
     assert not running.done(), "the running job is left alone"
@@ -159,7 +159,7 @@ def test_it_is_canceled_while_another_waits(fragile: World) -> None:
     running = in_background(lambda: fragile.connector.run(long_run(), prompt_id=first))
     fragile.wait_running(first)
     waiting = in_background(lambda: fragile.connector.run(picture(), prompt_id=second))
-    assert wait_until(lambda: bool(fragile.connector._engine.client.queue()["queue_pending"]))
+    assert wait_until(lambda: bool(asking.queue(fragile.connector)["queue_pending"]))
     started = fragile.clock()
     assert fragile.connector.cancel(first)
     fragile.check(running.exception(), fragile.clock() - started)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import ComfyError
 from tests import patience
+from tests.contract.asking import is_queued, queue
 from tests.contract.engines import START_PATIENCE_S
 from tests.contract.faults.rows import Row
 from tests.contract.packs_of_engine import fill_custom_nodes
@@ -134,10 +136,7 @@ class World:
 
     def wait_running(self, prompt_id: str) -> None:
         """Wait until the engine executes a prompt."""
-
-        def is_running() -> bool:
-            return any(item[1] == prompt_id for item in self.connector._engine.client.queue()["queue_running"])
-
+        is_running = partial(is_queued, self.connector, prompt_id, "queue_running")
         assert wait_until(is_running), "the prompt did not begin"
 
     def prove_nothing_is_left(self) -> None:
@@ -178,8 +177,7 @@ class World:
         following = connector.run(picture(), deadline_s=START_PATIENCE_S)
         assert (following.attempts, len(following.outputs)) == (1, 1), "the next job works"
         assert connector._runs == {}
-        queue = connector._engine.client.queue
-        assert wait_until(lambda: not any(queue().values())), f"prompts are left: {queue()}"
+        assert wait_until(lambda: not any(queue(connector).values())), f"prompts are left: {queue(connector)}"
         pid = self.process.pid
         sessions = {process: os.getsid(process) for process in self.processes()}
         assert set(sessions.values()) <= {pid}, f"an engine of before still lives: {sessions}, now {pid}"

@@ -28,6 +28,7 @@ def graph(prefix: object, *, saver: str = "SaveImage") -> dict[str, Any]:
     [
         ("%date:yyyy-MM-dd%_x", "2026-03-07_x"),
         ("%date:yy.M.d%", "26.3.7"),
+        ("%date:yyy%", "yyy"),
         ("%date:hhmmss%/%date:h-m-s%", "140509/14-5-9"),
         ("%date:yyyy/MM%/a", "2026/03/a"),
         ("%KSampler.seed%_x", "42_x"),

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
+from comfy_serverless.graph.prefixes import date, fit_for_a_name
+
 _FIELD = re.compile(r"%([^%]+)%")
 _DATE = "date:"
-_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
-_UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
 
 def replaced(text: str, *, now: Callable[[], datetime], value_of: Callable[[str, str], str | None]) -> str:
@@ -27,21 +27,8 @@ def replaced(text: str, *, now: Callable[[], datetime], value_of: Callable[[str,
     def field(match: re.Match[str]) -> str:
         first, *others = match[1].split(".")
         if len(others) != 1:
-            return _date(now(), first.removeprefix(_DATE)) if first.startswith(_DATE) else match[0]
+            return date(now(), first.removeprefix(_DATE)) if first.startswith(_DATE) else match[0]
         value = value_of(first, others[0])
-        return match[0] if value is None else _UNFIT.sub("_", value)
+        return match[0] if value is None else fit_for_a_name(value)
 
     return _FIELD.sub(field, text)
-
-
-def _date(now: datetime, form: str) -> str:
-    parts = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
-
-    def part(match: re.Match[str]) -> str:
-        found = match[0]
-        if found[0] in parts:
-            return str(parts[found[0]]).rjust(len(found), "0")
-        year = str(now.year)
-        return {"yy": year[2:], "yyyy": year}.get(found, found)
-
-    return _PART.sub(part, form)
