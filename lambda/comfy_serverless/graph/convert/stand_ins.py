@@ -133,9 +133,7 @@ def _in_words(class_type: str, one: _Class) -> str:
     ids = [path for path, _ in one.nodes]
     more = f" and {len(ids) - _MOST_NODES} more" if len(ids) > _MOST_NODES else ""
     which = f"{'node' if len(ids) == 1 else 'nodes'} {', '.join(str(shown(path)) for path in ids[:_MOST_NODES])}{more}"
-    unnamed = (
-        f", where {one.unnamed:,} of its values have no names, and are left out" if one.unnamed else ""
-    )
+    unnamed = f", where {one.unnamed:,} of its values have no names, and are left out" if one.unnamed else ""
     return (
         f"nobody has declared the class {str(shown(class_type))!r} ({which}{pack_in_words(one.nodes)}): what is shown "
         f"of it is what the file itself says{unnamed}; it runs only where a worker has that class"
