@@ -5,7 +5,9 @@
 
 `read` writes tests/fixtures/comfyui/app_mode.json: every template with App mode and ten without, reduced to their
 nodes, links and titles, with texts cut short (the package is under the MIT licence), and the declarations of their
-classes. The tests hold the table and the rate against it.
+classes. The tests hold the table and the rate against it. The declarations are what a ComfyUI 0.33.0 has answered, with
+the packs 1038lab/ComfyUI-QwenVL 88d47a8 and cubiq/ComfyUI_essentials 33ff89f, and with CameraAngle of a later ComfyUI
+in it. GeminiNodeV3 came after 0.35, which none could be had of: of it the table has what the file itself says.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from comfy_serverless.errors import UiFormatWorkflow
 from comfy_serverless.graph.convert import convert
+from comfy_serverless.graph.convert.stand_ins import stand_ins
 from comfy_serverless.workflows.proposal import Proposal, propose
 
 ROOT: Final = Path(__file__).parent.parent
@@ -44,12 +46,14 @@ class Template:
     Attributes:
         chosen: what App mode has: the id of a node and the name of a widget.
         proposal: of the whole file; `unaided` is that without App mode.
+        undeclared: its classes that nobody has declared: of those, the file itself is all that is known.
     """
 
     name: str
     chosen: list[tuple[str, str]]
     proposal: Proposal
     unaided: Proposal
+    undeclared: tuple[str, ...] = ()
 
     @property
     def missed(self) -> list[str]:
@@ -64,16 +68,18 @@ class Template:
 
 
 def templates() -> Iterator[Template]:
-    """The templates of the fixture that can be converted."""
+    """The templates of the fixture."""
     facts = json.loads(FACTS.read_text(encoding="utf-8"))
     for name, workflow in facts["templates"].items():
-        graph = convert(workflow, facts["classes"]).graph
+        instead = stand_ins(workflow, facts["classes"])
+        graph = convert(workflow, instead.object_info).graph
         bare = {**workflow, "extra": {}}
         yield Template(
             name,
             [(str(entry[0]), entry[1]) for entry in _linear(workflow)],
-            propose(graph, facts["classes"], editors=workflow),
-            propose(graph, facts["classes"], editors=bare),
+            propose(graph, instead.object_info, editors=workflow),
+            propose(graph, instead.object_info, editors=bare),
+            instead.classes,
         )
 
 
@@ -84,19 +90,19 @@ def table() -> str:
         f"# App mode of {facts['package']}, and what is proposed",
         "",
         "Written by `python -m tools.app_mode table`. *Unaided* says how many of the inputs would be proposed if the",
-        "file had no App mode, and among how many.",
+        "file had no App mode, and among how many. *Undeclared* are classes that no ComfyUI at hand has: what is shown",
+        "of them is what the file itself says.",
         "",
-        "| template | its author chose | proposed | unaided |",
-        "|---|---|---|---|",
+        "| template | its author chose | proposed | unaided | undeclared |",
+        "|---|---|---|---|---|",
     ]
     for one in templates():
         chosen = ", ".join(f"`{node}.{name}`" for node, name in one.chosen) or "nothing"
         proposed = ", ".join(f"`{each.name}`" for each in one.proposal.inputs)
         notes = f" ({len(one.missed)} gone)" if one.missed else ""
         unaided = f"{one.found_unaided} of {len(one.unaided.inputs)}" if one.chosen else "the same"
-        lines.append(f"| {one.name} | {chosen} | {proposed}{notes} | {unaided} |")
-    lines += ["", "Not convertible with the classes at hand:", ""]
-    lines += [f"- {name}: {why}" for name, why in facts["refused"].items()]
+        undeclared = ", ".join(f"`{each}`" for each in one.undeclared)
+        lines.append(f"| {one.name} | {chosen} | {proposed}{notes} | {unaided} | {undeclared} |")
     return "\n".join(lines) + "\n"
 
 
@@ -106,24 +112,17 @@ def read(folder: Path, object_info: Path) -> None:
     about = dict(line.split(": ", 1) for line in metadata.read_text(encoding="utf-8").splitlines() if ": " in line)
     declared = json.loads(object_info.read_text(encoding="utf-8"))
     found: dict[str, Any] = {}
-    refused: dict[str, str] = {}
     for path in sorted(folder.glob("comfyui_workflow_templates_json/templates/*.json")):
         workflow = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(workflow, dict) or "nodes" not in workflow:
             continue
         if not (_linear(workflow) or path.stem in PLAIN):
             continue
-        try:
-            convert(workflow, declared)
-        except UiFormatWorkflow as error:
-            refused[path.stem] = ", ".join(sorted({str(one.get("class_type")) for one in error.details["reasons"]}))
-            continue
         found[path.stem] = _reduced(workflow)
     used = {node["type"] for workflow in found.values() for node in _nodes(workflow)}
     classes = {name: _declaration(declared[name], found) for name in sorted(used & declared.keys())}
     facts = {
         "package": f"{about['Name']} {about['Version']}",
-        "refused": refused,
         "templates": found,
         "classes": classes,
     }
@@ -171,6 +170,8 @@ def _node(node: Mapping[str, Any]) -> dict[str, Any]:
     reduced |= {side: [*map(_port, node.get(side) or ())] for side in ("inputs", "outputs")}
     if "widgets_values" in node:
         reduced["widgets_values"] = _cut(node["widgets_values"])
+    if "widgets_values_named" in node:  # the names alone: the values are those of the list
+        reduced["widgets_values_named"] = dict.fromkeys(node["widgets_values_named"])
     proxies = (node.get("properties") or {}).get("proxyWidgets")
     return reduced | ({"properties": {"proxyWidgets": proxies}} if proxies else {})
 

@@ -18,15 +18,20 @@ import pytest
 from botocore.client import BaseClient
 
 from comfy_serverless.aws import sqs as sqs_module
+from comfy_serverless.graph.inputs import InputKind
 from comfy_serverless.handlers import authorizer, wiring
 from comfy_serverless.jobs import declarations as declarations_module
 from comfy_serverless.jobs import node_list as node_list_module
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.jobs.stored_request import MAX_IN_MESSAGE_BYTES
+from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.worker import journal as journal_module
 from comfy_serverless.worker.journal import Journal
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from comfy_serverless.workflows.finding import Finder
+from comfy_serverless.workflows.version import NamedInput, Version
 from tests.patience import PATIENCE_S
 from tests.unit import named_world
 from tests.unit.api_world import ApiWorld, api_world
@@ -134,6 +139,10 @@ TO_MESSAGE = (("PutObject", "TransactWriteItems"), ("SendMessage",))
 TO_ANSWER = (("UpdateItem",),)
 #: From the message to ComfyUI: whose job is it, and has it run before?
 TO_EXECUTION = (("UpdateItem", "GetObject"),)
+#: The same of one that comes to a worker itself, and is in no table: is there a `result.json`?
+ALONE = (("GetObject",),)
+#: From its last output to the end: the output beside its thumbnail, then `result.json`.
+TO_RESULT = (("PutObject", "PutObject"), ("PutObject",))
 #: From the last output to the end: the output beside its thumbnail, `result.json` beside the outputs in the table, the
 #: end with its sums.
 TO_END = (("PutObject", "PutObject"), ("PutObject", "BatchWriteItem"), ("TransactWriteItems",))
@@ -180,6 +189,24 @@ def test_a_run_of_a_named_workflow_costs_one_read_more_than_a_job(
     for headers in ({}, {"idempotency-key": "once"}):
         with in_rows(("BatchGetItem",), *TO_MESSAGE, *TO_ANSWER):
             assert named_world.run(api, {"color": 5}, headers=headers).status == 201
+
+
+def test_a_worker_that_is_given_a_name_asks_once_and_reads_a_version_once(api: ApiWorld) -> None:
+    """Before ComfyUI may begin: what the name means, and, once in the process, the version's document."""
+    colour = NamedInput(name="color", targets=("1.color",), kind=InputKind.INTEGER)
+    api.services.workflows.push(Version(name="poster", number=0, owner="", graph=named_world.GRAPH, inputs=(colour,)))
+    names = Finder(api.services.workflows, None, nobody_declares)
+    worker = Worker(
+        settings=api.services.settings, engine=FakeEngine(), s3=api.services.s3, inputs=FakeInputs(), named=names
+    )
+    asked, read = (("BatchGetItem",),), (("GetObject",),)
+    for number, rows in enumerate(((*asked, *read), asked, asked)):
+        sent = SentRequest(payload={"workflow": "poster", "inputs": {"color": 5}}, default_id=f"named-{number}")
+        with in_rows(*ALONE, *rows, *TO_RESULT):
+            outcome = worker.run(sent, Call())
+        assert outcome.job.status is JobStatus.SUCCEEDED
+        outcome.release()
+    worker.close()
 
 
 def test_whose_key_it_is_costs_one_call_a_minute(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +29,20 @@ class Whole:
     rolled: dict[str, str]
 
 
-def whole_of(request: JobRequest, behind: Services, *, seed: str | None = None) -> Whole:
+def whole_of(
+    request: JobRequest, behind: Services, *, seed: str | None = None, declared: Mapping[str, Any] | None = None
+) -> Whole:
     """The workflow of a request, converted by what the workers have told last. Nothing is run.
+
+    Args:
+        declared: converts it instead of that.
 
     Raises:
         EngineUnavailable: it is the editor's, and nobody has told yet which nodes the workers have.
         ComfyError: as `graph_of`.
     """
-    found = graph_of(
-        request, s3=behind.s3, settings=behind.settings, declarations=behind.declarations.newest, seed=seed
-    )
+    declarations = behind.declarations.newest if declared is None else lambda: declared
+    found = graph_of(request, s3=behind.s3, settings=behind.settings, declarations=declarations, seed=seed)
     if found.graph is None:
         raise nodes_unknown(
             "a workflow of the editor is converted by that: run a job first, of any workflow; or convert it where "

@@ -178,7 +178,11 @@ def _add_push(push: argparse.ArgumentParser) -> None:
     push.add_argument(
         "--force", action="store_true", help="push it although it would fail on the workers that are live"
     )
-    push.add_argument("--dry-run", action="store_true", help="show what would be pushed, and what is wrong with it")
+    push.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what would be pushed, and what is wrong with it; nodes may be missing",
+    )
 
 
 def _run(options: argparse.Namespace, action: Any) -> int:  # noqa: ANN401

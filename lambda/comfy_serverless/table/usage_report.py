@@ -15,6 +15,9 @@ from comfy_serverless.table.usage_items import Counter, Usage
 KINDS: Final[Mapping[str, str]] = {"day": "day", "workflow": "workflow", "key": "key_id", "owner": "owner"}
 #: The most days that one report may be of.
 MOST_DAYS: Final = 400
+#: The most counters that one report adds up, and the most rows that it has: labels `workflow` are anybody's.
+MOST_COUNTERS: Final = 300_000
+MOST_ROWS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +55,19 @@ def report(counters: Iterable[Counter], asked: Asked, *, key_names: Mapping[str,
 
     Args:
         key_names: what keys are called, by their ids.
+
+    Raises:
+        InvalidRequest: there is more than one report adds up or shows: a sum of a part would be no sum.
     """
     whole, sums = Usage(), dict[tuple[str, ...], Usage]()
-    for counter in counters:
+    for number, counter in enumerate(counters):
+        if number >= MOST_COUNTERS or len(sums) > MOST_ROWS:
+            raise _too_much(asked, counter.owner)
         whole += counter.usage
         group = tuple(str(getattr(counter, KINDS[kind])) for kind in asked.by)
         sums[group] = sums.get(group, Usage()) + counter.usage
+    if len(sums) > MOST_ROWS:
+        raise _too_much(asked, "")
     rows = [{**_named(asked.by, group, key_names or {}), **told(sums[group])} for group in sorted(sums)]
     if "day" not in asked.by:
         rows.sort(key=lambda row: (-(row["cost_usd"] or 0.0), -row["seconds"], -row["jobs"]))
@@ -80,6 +90,18 @@ def told(usage: Usage) -> dict[str, Any]:
         "bytes": usage.bytes,
         "cost_usd": None if usage.nanousd is None else usd(usage.nanousd),
     }
+
+
+def _too_much(asked: Asked, owner: str) -> InvalidRequest:
+    days = (asked.last - asked.first).days + 1
+    less = "fewer days (`from`, `to`)" if days > 1 else "less at once (`by`)"
+    also = ", or for less at once (`by`)" if days > 1 and len(asked.by) > 1 else ""
+    whose = f"; the jobs of {owner!r} were being added up" if owner else ""
+    return InvalidRequest(
+        f"usage of these {days} days by {', '.join(asked.by)} is of more than {MOST_ROWS:,} rows, or of "
+        f"{MOST_COUNTERS:,} counters of a workflow, key and day, which is more than one report has{whose}: ask for "
+        f"{less}{also}."
+    )
 
 
 def _named(by: Sequence[str], group: tuple[str, ...], key_names: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from comfy_serverless.graph.inputs import Input, InputKind, Role, input_at
 from comfy_serverless.graph.lookup import title_of
 from comfy_serverless.graph.nodes import PREFIX, SEED_INPUTS, known, model_folder
+from comfy_serverless.graph.undeclared import is_stand_in
 from comfy_serverless.graph.workflow import is_link
 from comfy_serverless.workflows.describing import media_of
 from comfy_serverless.workflows.leads import Leads, Sign
@@ -286,7 +287,8 @@ class Candidates:
         if one.kind is not InputKind.TEXT or known(one.class_type).gives_text:
             return False
         is_called_so = one.name in _TEXTS or "prompt" in one.name.lower()
-        is_long = one.role is Role.PROMPT
+        # Of a class that nobody has declared the name is all that there is to go by.
+        is_long = one.role is Role.PROMPT or is_stand_in((self._info or {}).get(one.class_type))
         if self._leads.sign(one.node_id, one.name) is not None:
             return is_long or is_called_so
         return is_long and is_called_so

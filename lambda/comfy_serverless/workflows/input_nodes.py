@@ -1,8 +1,9 @@
 """Nodes that packs have for the inputs and outputs of a workflow: comfy-pack's and comfy-deploy's. No IO.
 
-What their authors wrote there is taken as it is, so that callers of those services find the names that they know. Facts
-are of the packs' documentation: comfy-pack names an input by the title of its node, comfy-deploy by `input_id`.
-ViewComfy has no such nodes: its file is read as choices (`choices_file`).
+What their authors wrote there is taken as it is, so that callers of those services find the names that they know:
+comfy-pack names an input by the title of its node, comfy-deploy by `input_id`. Classes and inputs are those that the
+packs themselves declare in a real ComfyUI (tests/fixtures/comfyui/input_nodes.json); what their nodes take was tried
+there. ViewComfy's pack has no such nodes: its file is read as choices (`choices_file`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,23 @@ _PACK_INPUT, _PACK_OUTPUT = "CPackInput", "CPackOutput"
 _DEPLOY_INPUT, _DEPLOY_OUTPUT = ("ComfyUIDeployExternal", "ComfyDeployWebscoketImageInput"), "ComfyDeploy"
 #: The inputs of comfy-pack's nodes that hold the value, by what follows the beginning of the class.
 _PACK_VALUES: Final[Mapping[str, str]] = {"Image": "image", "File": "path", "Any": "input"}
-#: The inputs of comfy-deploy's nodes that may hold the value, the first that there is.
-_DEPLOY_VALUES: Final = (
-    *("default_value", "default_value_url", "default_checkpoint_name", "default_lora_name", "lora_url"),
-    *("checkpoint_url", "default_value_seed", "seed"),
-)
+#: The inputs of comfy-deploy's nodes that may hold the value, by what the class ends in: the first that has one. Those
+#: called `…_url`, and `images` (a list of them in JSON), take addresses that the node itself fetches; its own service
+#: writes the value over `input_id`, as must be done where a node has nothing else.
+_DEPLOY_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
+    "Audio": ("default_value", "audio_file"),
+    "EXR": ("default_image", "exr_file"),
+    "FaceModel": ("face_model_url", "default_face_model_name"),
+    "File": ("file_url",),
+    "Image": ("default_value", "default_value_url"),
+    "ImageAlpha": ("default_value", "input_id"),
+    "ImageBatch": ("default_value", "images"),
+    "Lora": ("lora_url", "default_lora_name"),
+    "Video": ("default_video", "default_value_url"),
+}
+_DEPLOY_VALUE: Final = ("default_value",)
+#: Those that take the name of a file in ComfyUI's input folder, where other inputs of these names take none.
+_DEPLOY_FILES: Final = frozenset({("Vid", "default_value"), ("Video", "default_video")})
 _MOST_CHOICES: Final = 1_000
 
 
@@ -32,7 +45,7 @@ class Declared:
     """What such a node says of its input.
 
     Attributes:
-        value: the input of the node that holds the value.
+        value: the input of the node that holds the value; "" if that comes from the pack's own service alone.
         name: as callers know it; "" if the node has none.
         kind: None if what ComfyUI declares of the input is right.
     """
@@ -86,16 +99,21 @@ def _of_pack(kind: str, node: Mapping[str, Any]) -> Declared:
 
 
 def _of_deploy(class_type: str, inputs: Mapping[str, Any]) -> Declared:
-    choices = _options(inputs.get("options")) if class_type.endswith("Enum") else ()
+    kind = class_type.removeprefix(_DEPLOY_INPUT[0])
+    choices = _options(inputs.get("options")) if kind == "Enum" else ()
+    names = [name for name in _DEPLOY_VALUES.get(kind, _DEPLOY_VALUE) if name in inputs]
+    value = next((name for name in names if inputs[name] not in ("", "[]", None)), next(iter(names), ""))
+    least, most = inputs.get("min_value", inputs.get("min")), inputs.get("max_value", inputs.get("max"))
     return Declared(
-        value=next((name for name in _DEPLOY_VALUES if name in inputs), "input_id"),
+        value=value,
         name=_text(inputs, "input_id"),
         title=_text(inputs, "display_name"),
         description=_text(inputs, "description"),
-        minimum=_bound(inputs.get("min_value", inputs.get("min"))),
-        maximum=_bound(inputs.get("max_value", inputs.get("max"))),
+        # A seed out of its range has the node draw one: -1 is what its callers write.
+        minimum=-1 if kind == "Seed" else _bound(least),
+        maximum=_bound(most),
         choices=choices,
-        kind=InputKind.CHOICE if choices else None,
+        kind=InputKind.FILE if (kind, value) in _DEPLOY_FILES else InputKind.CHOICE if choices else None,
     )
 
 

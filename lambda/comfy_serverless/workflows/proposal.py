@@ -174,6 +174,11 @@ class _Proposer:
             if node_id not in self._leads.active:
                 self._note(f"the input node {node_id} ({node['class_type']}) leads to no output: it is left out")
                 continue
+            if not declared.value:
+                self._note(
+                    f"the input node {node_id} ({node['class_type']}) has no value: only its own service gives one"
+                )
+                continue
             targets = tuple(self._settable([(node_id, declared.value)]))
             if not targets:
                 self._note(f"the input node {node_id} ({node['class_type']}) gets its value from another node")

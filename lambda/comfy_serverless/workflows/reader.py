@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.aws.s3 import DocumentTooLarge, S3Address, read_document, read_problem
+from comfy_serverless.aws.s3 import DocumentTooLarge, S3Address, Trouble, read_document, read_problem, trouble_of
 from comfy_serverless.errors import AssetUnavailable, InvalidWorkflow, NotFound
 from comfy_serverless.observability import log
 from comfy_serverless.workflows.items import Head, VersionRow, after_rows, key_of, partition_of, row_sk
@@ -110,13 +110,16 @@ class WorkflowReader:
             content = read_document(self._s3, address).content
         except (ClientError, BotoCoreError, DocumentTooLarge) as error:
             problem = None if isinstance(error, DocumentTooLarge) else read_problem(error, address)
-            if problem is not None and problem.is_transient:
-                raise AssetUnavailable(f"{source} cannot be read now: {problem.reason}. Try again.") from error
             reason = problem.reason if problem is not None else "is too large"
-            raise _damaged(source, address, reason) from error
+            if problem is not None and problem.is_transient:
+                log.warning("a named workflow is not read", document=str(address), reason=reason)
+                raise AssetUnavailable(f"{source} cannot be read now: S3 does not answer. Try again.") from error
+            told = reason if problem is None else _TOLD.get(trouble_of(error), "cannot be read")
+            raise _damaged(source, address, reason, told=told) from error
         # A row's hash is whole; that in a head may be the beginning.
         if not hashlib.sha256(content).hexdigest().startswith(sha256):
-            raise _damaged(source, address, "is not what was pushed: its SHA-256 is another")
+            other = "is not what was pushed: its SHA-256 is another"
+            raise _damaged(source, address, other, told=other)
         return Version.parse(content, source=source)
 
     def hashes(self, owner: str, name: str, numbers: list[int]) -> dict[int, str]:
@@ -129,9 +132,17 @@ class WorkflowReader:
         return hashes
 
 
-def _damaged(source: str, address: S3Address, reason: str) -> InvalidWorkflow:
+#: What a caller is told of a document that is not read: nothing of buckets, keys and roles, which the log has.
+_TOLD: Final[Mapping[Trouble, str]] = {
+    Trouble.MISSING: "does not exist",
+    Trouble.DENIED: "may not be read here (the operator's log says why)",
+    Trouble.ARCHIVED: "is archived",
+}
+
+
+def _damaged(source: str, address: S3Address, reason: str, *, told: str) -> InvalidWorkflow:
     log.error("the document of a named workflow is damaged", document=str(address), reason=reason)
     return InvalidWorkflow(
-        f"{source} cannot be run: its document {reason}. Push the workflow again, or let the alias lead to another "
+        f"{source} cannot be run: its document {told}. Push the workflow again, or let the alias lead to another "
         "version."
     )

@@ -11,7 +11,7 @@ import pytest
 from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.workflows.version import Version
 from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
-from tests.unit.editor_samples import OBJECT_INFO, PLAIN, PLAIN_GRAPH
+from tests.unit.editor_samples import OBJECT_INFO, PLAIN, PLAIN_GRAPH, link_in, link_out, node, saved
 from tests.unit.embedded_files import png_by_pillow
 from tests.unit.named_world import GRAPH, problems, push, run
 
@@ -142,6 +142,38 @@ def test_a_picture_in_s3_brings_its_workflow(api: ApiWorld) -> None:
     assert answer.status == 201, answer.text
     version = api.request("GET", f"{LIST}/poster/versions/1").json
     assert (version["workflow"], version["editors"]["nodes"]) == (GRAPH, PLAIN["nodes"])
+
+
+def odd_of_editor() -> dict[str, Any]:
+    """A workflow of the editor with a node of a class that no worker has, whose values the file names."""
+    one = node(1, "Odd", ["a fox", 7], [], [link_out([7])], properties={"cnr_id": "odd-nodes", "ver": "1.2"})
+    one["widgets_values_named"] = {"text": "a fox", "seed": 7}
+    return saved([one, node(2, "SaveImage", ["x"], [link_in("images", 7)])], [[7, 1, 0, 2, 0, "IMAGE"]])
+
+
+def test_a_dry_run_shows_what_a_file_says_of_classes_that_no_worker_has(told: ApiWorld) -> None:
+    refused = push(told, workflow=odd_of_editor(), inputs=None)
+    assert (refused.status, refused.code) == (422, "workflow_format_ui")
+
+    seen = push(told, workflow=odd_of_editor(), inputs=None, dry_run=True)
+    assert seen.status == 200, seen.text
+    assert [one["name"] for one in seen.json["inputs"]] == ["text", "seed"]
+    assert {one["is_guessed"] for one in seen.json["inputs"]} == {True}
+    assert seen.json["schema"]["properties"]["text"]["default"] == "a fox"
+    assert any(
+        "nobody has declared the class 'Odd' (node 1, of the pack odd-nodes 1.2)" in n for n in seen.json["notes"]
+    )
+    missing = [one for one in seen.json["findings"] if one["severity"] == "breaks"]
+    assert [(one["class_type"], one["node_id"]) for one in missing] == [("Odd", "1")]
+    assert told.request("GET", LIST).json["workflows"] == []
+
+
+def test_a_dry_run_of_what_the_editor_saved_waits_for_nobody(api: ApiWorld) -> None:
+    seen = push(api, workflow=odd_of_editor(), inputs=None, dry_run=True)
+    assert seen.status == 200, seen.text
+    assert [one["name"] for one in seen.json["inputs"]] == ["text", "seed"]
+    assert any("no worker has told yet which nodes it has" in note for note in seen.json["notes"])
+    assert [one["severity"] for one in seen.json["findings"]] == ["warns"]
 
 
 def test_what_the_editor_saved_waits_for_somebody_to_tell_the_nodes(api: ApiWorld) -> None:

@@ -20,6 +20,7 @@ from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.jobs.stored_request import StoredRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.worker import Call, Worker
+from comfy_serverless.workflows import reader
 from comfy_serverless.workflows.finding import Finder
 from comfy_serverless.workflows.folder import Folder
 from comfy_serverless.workflows.version import NamedInput, Version
@@ -220,6 +221,37 @@ def test_nor_of_what_is_dropped(doors: Doors, door: str, monkeypatch: pytest.Mon
         with pytest.raises((ComfyError, EndpointConnectionError)) as raised:
             getattr(doors, door)(json.dumps({"workflow": "poster", "inputs": {"prompt": door}}).encode())
     assert not isinstance(raised.value, ComfyError) or raised.value.retryable
+
+
+@pytest.mark.parametrize("door", ALL)
+def test_s3_that_does_not_hand_out_a_version_refuses_nothing_and_loses_nothing(
+    doors: Doors, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sent it hears that it may be sent again, what came from a queue comes again; and then it runs."""
+    name = f"unread_{door}"
+    doors.api.services.workflows.push(poster(name))
+    doors.api.services.workflows.share(name)
+    sent = json.dumps({"workflow": name, "inputs": {"prompt": door}}).encode()
+
+    def away(*_: object, **__: object) -> Any:
+        raise EndpointConnectionError(endpoint_url=f"https://{ASSETS}.s3/workflows/operator/{name}/000001")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(reader, "read_document", away)
+        if door in ("drop", "manifest"):
+            with pytest.raises(ComfyError) as raised:
+                getattr(doors, door)(sent)
+            assert raised.value.retryable
+            message = raised.value.message
+        else:
+            seen: Seen = getattr(doors, door)(sent)
+            assert seen.code in ("upstream_error", "missing_asset"), seen
+            message = seen.message
+    assert "cannot be read now: S3 does not answer" in message
+    assert ASSETS not in message
+    again: Seen = getattr(doors, door)(sent)
+    assert (again.code, again.graph) == ("", with_values(n6__text=door)), again
+    assert again.labels == {"workflow": name, "version": "1"}
 
 
 def drop(doors: Doors, key: str) -> Seen:

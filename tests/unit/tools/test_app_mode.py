@@ -45,11 +45,7 @@ def test_templates_are_reduced_to_what_a_proposal_needs(tmp_path: Path, monkeypa
     assert app_mode.main(["read", str(tmp_path), str(declared)]) == 0
 
     facts = json.loads(app_mode.FACTS.read_text())
-    assert (facts["package"], list(facts["templates"]), facts["refused"]) == (
-        "comfyui-workflow-templates-json 1.0",
-        ["poster"],
-        {"odd": "Odd"},
-    )
+    assert (facts["package"], list(facts["templates"])) == ("comfyui-workflow-templates-json 1.0", ["odd", "poster"])
     kept = facts["templates"]["poster"]["nodes"]
     assert [one["type"] for one in kept] == ["Text", "SaveIt"]
     assert len(kept[0]["widgets_values"][0]) == 60
@@ -57,4 +53,6 @@ def test_templates_are_reduced_to_what_a_proposal_needs(tmp_path: Path, monkeypa
         "text": ["STRING", {"multiline": True}],
         "style": [["oil", "ink", "chalk", "pen", "wax"]],
     }
-    assert "| poster | `1.text`, `8.gone` | `prompt` (1 gone) | 1 of 2 |" in app_mode.TABLE.read_text()
+    table = app_mode.TABLE.read_text()
+    assert "| poster | `1.text`, `8.gone` | `prompt` (1 gone) | 1 of 2 |  |" in table
+    assert "| odd | `1.x` |  (1 gone) | 0 of 0 | `Odd` |" in table

@@ -10,11 +10,13 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.aws.s3 import DocumentTooLarge
 from comfy_serverless.errors import (
     AssetUnavailable,
+    ComfyError,
     InvalidRequest,
     InvalidWorkflow,
     NotFound,
@@ -307,6 +309,31 @@ def test_a_document_that_is_gone_damaged_or_not_to_be_read_says_which(shared: Wo
     assert text_of(shared.store.document("damaged1", "poster", 1)) == "one"
     with pytest.raises(NotFound, match="no version 3"):
         shared.store.document("damaged1", "poster", 3)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ClientError(
+            {"Error": {"Code": "AccessDenied", "Message": f"no s3:GetObject on {BUCKET}/workflows"}}, "GetObject"
+        ),
+        ClientError({"Error": {"Code": "NoSuchBucket", "Message": BUCKET}}, "GetObject"),
+        ClientError({"Error": {"Code": "NoSuchKey", "Message": "workflows/owners/damaged3"}}, "GetObject"),
+        ClientError({"Error": {"Code": "InvalidRequest", "Message": f"{BUCKET}/workflows"}}, "GetObject"),
+        EndpointConnectionError(endpoint_url=f"https://{BUCKET}.s3.amazonaws.com/workflows/owners/damaged3/poster"),
+        DocumentTooLarge(f"s3://{BUCKET}/workflows has 9 bytes"),
+    ],
+)
+def test_a_caller_is_told_of_no_bucket_and_no_key(shared: World, refusal: Exception) -> None:
+    """It may be somebody whom the operator lets run it."""
+    shared.push("one", owner="damaged3")
+    with (
+        patch.object(shared.s3, "get_object", side_effect=refusal),
+        pytest.raises(ComfyError, match="version 1 of the workflow 'poster' cannot be") as failed,
+    ):
+        shared.store.document("damaged3", "poster", 1)
+    told = json.dumps([failed.value.message, failed.value.details])
+    assert not [part for part in (BUCKET, "damaged3", "workflows/", "s3:") if part in told]
 
 
 def test_what_is_damaged_can_be_pushed_again(shared: World) -> None:

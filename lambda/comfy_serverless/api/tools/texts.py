@@ -50,7 +50,7 @@ def shown_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     properties = schema.get("properties")
     given = {name: one for name, one in properties.items() if NAME.fullmatch(name)} if properties else {}
     required = [name for name in schema.get("required", ()) if name in given]
-    for keeps in ((True, True), (False, True), (False, False)):
+    for keeps in ((True, True, True), (False, True, True), (False, False, True), (False, False, False)):
         shown: dict[str, Any] = {
             "type": "object",
             "properties": {name: _value(value, *keeps) for name, value in given.items()},
@@ -63,7 +63,9 @@ def shown_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = _LEVELS) -> dict[str, Any]:
+def _value(
+    schema: object, has_texts: bool, has_choices: bool, has_default: bool, levels: int = _LEVELS
+) -> dict[str, Any]:
     """The part of a schema that is about one value, with the keywords that we know."""
     if not isinstance(schema, Mapping) or not levels:
         return {}
@@ -78,12 +80,13 @@ def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = _LE
     shown |= {name: schema[name] for name in _COUNTS if type(schema.get(name)) is int and schema[name] >= 0}
     shown |= {name: plain(schema[name], 100, is_line=True) for name in _NAMES if isinstance(schema.get(name), str)}
     if isinstance(items := schema.get("items"), Mapping):
-        shown["items"] = _value(items, has_texts, has_choices, levels - 1)
+        shown["items"] = _value(items, has_texts, has_choices, has_default, levels - 1)
     if isinstance(ways := schema.get("anyOf"), list):
         # Files can be given as objects, too: agents have addresses and names.
-        values = [_value(one, has_texts, has_choices, levels - 1) for one in ways if not _is_object(one)]
+        values = [_value(one, has_texts, has_choices, has_default, levels - 1) for one in ways if not _is_object(one)]
         shown |= values[0] if len(values) == 1 else {"anyOf": values} if values else {}
-    shown |= _choices(schema, shown.get("description", ""), has_choices) | _default(schema)
+    shown |= _choices(schema, shown.get("description", ""), has_choices)
+    shown |= _default(schema) if has_default else {}
     is_file = has_texts and levels == _LEVELS and _is_file(shown)
     return shown | (_file(shown.get("description", "")) if is_file else {})
 

@@ -135,9 +135,15 @@ class OfOperator:
     ) -> tuple[Prepared, tuple[str, ...]]:
         workflow, saved = body["workflow"], body.get("extra_data", {}).get("extra_pnginfo", {}).get("workflow")
         warnings: tuple[str, ...] = ()
+        undeclared: tuple[str, ...] = ()
         rolled: Mapping[str, str] = {}
         if is_of_editor(workflow):
             saved = check_editor_format(workflow)
+            if body.get("dry_run"):
+                from comfy_serverless.graph.convert.stand_ins import stand_ins
+
+                instead = stand_ins(saved, declared or {})
+                declared, undeclared = (instead.object_info, instead.notes) if instead.classes else (declared, ())
             if declared is None:
                 raise EngineUnavailable(
                     "no worker has told yet which nodes it has, and a workflow of the editor is converted by that: set "
@@ -160,7 +166,7 @@ class OfOperator:
             release=self._release,
         )
         prepared = prepare(bare, declared, inputs=body.get("inputs"), outputs=body.get("outputs"))
-        notes = (*warnings, *prepared.proposal.notes, *unknown_ranges(prepared.version))
+        notes = (*warnings, *undeclared, *prepared.proposal.notes, *unknown_ranges(prepared.version))
         return prepared, tuple(dict.fromkeys(notes))
 
 

@@ -1,4 +1,4 @@
-"""What a workflow of the editor says itself of classes that nobody has declared: to be looked at, never to be run. No IO.
+"""What a file of the editor says itself of classes that nobody has declared: to be looked at, never to be run. No IO.
 
     file ──► each active node of an undeclared class ──► its inputs, and its values as far as they have names
          ──► a stand-in for the declaration, which takes part in everything that a proposal of inputs asks

@@ -1,6 +1,6 @@
 """Which value of a node is which, as far as the file itself says: no declaration is asked. No IO.
 
-Values stand in a plain list, and two things in a file may name them. Editors from 1.50 on write `widgets_values_named`,
+Values stand in a plain list, and two things in a file may name them. Editors from 1.49 on write `widgets_values_named`,
 whose names are in the order of the list; of the two the list counts, as files are edited by hand. Older ones list every
 widget among the inputs of its node, and newer ones some of them: only where all are there is it plain which is which.
 Of 922 nodes of official templates that are read so, no value went to a wrong name (compared with ComfyUI 0.33.0).

@@ -138,7 +138,7 @@ class Writer:
             self._scene.findings.warn(f"{its}: the file has no value, so the default is taken: {_listed(guessed)}")
         if filled.is_by_name:
             self._scene.findings.warn(
-                f"{its}: the file was saved with another version of this class: its values go to the inputs of their names"
+                f"{its}: the file was saved with another version of this class: each value goes to the input it names"
             )
         if any(value not in (None, "") for value in filled.surplus):
             count = len(filled.surplus)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comfy_serverless.api.tools.catalogue import PAGE
 from comfy_serverless.api.tools.texts import LONGEST_TEXT, MOST_CHOICES, MOST_SCHEMA_BYTES, plain, shown_schema
 
 _JSON = st.recursive(
@@ -82,6 +83,16 @@ def test_a_large_schema_loses_its_words_and_then_its_choices() -> None:
     assert "description" not in shown_schema({"properties": many})["properties"]["input_0"]
     lists = {f"input_{number}": {"enum": ["x" * 200 + str(one) for one in range(20)]} for number in range(20)}
     assert len(json.dumps(shown_schema({"properties": lists}))) <= MOST_SCHEMA_BYTES
+
+
+def test_defaults_go_before_a_list_of_tools_is_too_large_to_be_answered() -> None:
+    """200 inputs, each with a prompt in it, and fifty of such workflows on a page, which Lambda sends up to 6 MB of."""
+    long = {f"{'input' * 12}_{number}": {"type": "string", "default": "d" * 2_000} for number in range(200)}
+    shown = shown_schema({"properties": long, "required": [*long]})
+    assert shown["properties"].keys() == long.keys()
+    assert PAGE * len(json.dumps(shown)) < 5_000_000
+    short = shown_schema({"properties": {"prompt": {"type": "string", "default": "d" * 2_000}}})
+    assert short["properties"]["prompt"]["default"] == "d" * 2_000
 
 
 def test_a_file_is_an_address_or_a_name() -> None:

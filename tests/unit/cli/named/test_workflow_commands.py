@@ -21,7 +21,7 @@ from comfy_serverless.workflows.recheck import Found
 from comfy_serverless.workflows.version import Version
 from tests.unit.api_world import ASSETS, ApiWorld, api_world
 from tests.unit.cli.scripted_api import Asked, Told, scripted_api
-from tests.unit.editor_samples import OBJECT_INFO, PLAIN
+from tests.unit.editor_samples import OBJECT_INFO, PLAIN, link_in, link_out, node, saved
 from tests.unit.named_world import GRAPH
 
 _SIZE = ["INT", {"default": 512, "min": 8, "max": 4096, "step": 1}]
@@ -318,6 +318,24 @@ def test_an_owner_changes_nothing_of_the_operators(cli: Cli, operators: ApiWorld
     operators.services.workflows.share("poster")
     for action in (["promote", "poster", "1"], ["rollback", "poster"], ["rm", "poster"]):
         assert "changed by the operator" in cli(*action).err
+
+
+def test_what_no_worker_has_is_looked_at_by_what_the_file_says(
+    cli: Cli, tmp_path: Path, operators: ApiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = node(1, "Odd", ["a fox", 7], [], [link_out([7])])
+    one["widgets_values_named"] = {"text": "a fox", "seed": 7}
+    odd = saved([one, node(2, "SaveImage", ["x"], [link_in("images", 7)])], [[7, 1, 0, 2, 0, "IMAGE"]])
+    (tmp_path / "odd.json").write_text(json.dumps(odd))
+    for where in ((), ("--shared", "--stack", "mine")):
+        done = cli("push", "odd", "odd.json", "--dry-run", *where)
+        assert done.status == 0, done.err
+        assert "note: nobody has declared the class 'Odd' (node 1)" in done.err
+        assert "breaks: " in done.err
+        assert [line.split()[0] for line in done.out.splitlines()[1:3]] == ["text", "seed"]
+        assert cli("push", "odd", "odd.json", *where).status == 1
+    done = cli("push", "odd", "odd.json", "--write-inputs", "odd.yaml")
+    assert '"text":' in (tmp_path / "odd.yaml").read_text()
 
 
 def test_the_operators_file_of_the_editor_is_converted_by_what_the_workers_have(
