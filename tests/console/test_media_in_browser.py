@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from local.dev import DevStack
 from tests.console.accessible import check_accessible
@@ -222,3 +222,57 @@ def test_what_is_hostile_runs_nothing_and_can_be_downloaded(
     expect(page.get_by_role("dialog").locator(".as-file")).to_contain_text("image/svg+xml")
     page.wait_for_timeout(300)
     assert ran(page) is None
+
+
+def ended(page: Page, job: Any) -> None:
+    """Let the page get a job whose links have ended an hour ago, as in a tab that was open for long."""
+
+    def answer(route: Route) -> None:
+        told = route.fetch().json()
+        for output in told["outputs"]:
+            for name in ("url", "thumb_url"):
+                if output.get(name):
+                    output[name] = output[name].replace("?", ".ended?", 1)
+            output["url_expires_at"] = "2020-01-01T00:00:00Z"
+        route.fulfill(json=told)
+
+    page.route(f"**/api/v2/jobs/{job['id']}", answer)
+
+
+def test_links_that_have_ended_are_renewed_where_something_is_shown_played_or_saved(
+    browsing: Browsing, mia: Person, shown: Any, tmp_path: Path
+) -> None:
+    page = console(browsing, mia, "usage")
+    browsing.watched(page).expect(r"404.*\.ended")
+    ended(page, shown)
+    go(page, f"jobs/{shown['id']}")
+    film = output_of(shown, "mp4")
+    page.wait_for_function("() => document.querySelector('.piece img')?.naturalWidth === 96")
+    sound = page.locator(f"audio[aria-label$='{ending('flac')}']")
+    page.wait_for_function("(element) => element.duration > 1", arg=sound.element_handle())
+    expect(page.get_by_role("region", name="Outputs").locator("pre").filter(has_text="a fox")).to_be_visible()
+    piece(page, film).click()
+    light = page.get_by_role("dialog")
+    page.wait_for_function("(element) => element.duration > 1", arg=light.locator("video").element_handle())
+    page.keyboard.press("Escape")
+    model = output_of(shown, "glb")
+    with page.expect_download() as download:
+        page.get_by_role("button", name=f"Download {model['name']}").click()
+    download.value.save_as(tmp_path / "model.glb")
+    assert (tmp_path / "model.glb").read_bytes() == MAKES["glb"][2](), "never what S3 says of a link that has ended"
+
+
+def test_a_file_that_is_gone_is_told_and_not_saved_as_something_else(
+    browsing: Browsing, mia: Person, shown: Any
+) -> None:
+    page = console(browsing, mia, "usage")
+    browsing.watched(page).expect(r"404.*\.ended")
+    ended(page, shown)
+    page.route(f"**/api/v2/jobs/{shown['id']}/outputs*", lambda route: route.fulfill(json={"outputs": []}))
+    go(page, f"jobs/{shown['id']}")
+    saved: list[Any] = []
+    page.on("download", saved.append)
+    page.get_by_role("button", name=f"Download {output_of(shown, 'glb')['name']}").click()
+    expect(page.locator("#toasts")).to_contain_text("S3 answers 404")
+    assert saved == []
+    expect(page.get_by_text("cannot be shown here").first).to_be_visible()

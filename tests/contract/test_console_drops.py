@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from local.dev import OWNER, DevStack
 from tests.console.at_console import console, drop
@@ -45,16 +45,22 @@ def ann(stack: DevStack) -> Person:
     return person
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    with sync_playwright() as playwright, chromium(playwright) as started:
+        yield started
+
+
 @pytest.fixture
-def page(stack: DevStack, ann: Person) -> Iterator[Page]:
+def page(stack: DevStack, browser: Browser, ann: Person) -> Iterator[Page]:
     """Her console, at Run."""
-    with sync_playwright() as playwright, chromium(playwright) as browser:
-        sessions = Browsing(browser, stack.url, origins={stack.aws.endpoint_url})
-        opened = console(sessions, ann, "run")
-        expect(opened.get_by_role("heading", name="Run")).to_be_visible()
-        yield opened
-        sessions.close()
-        assert sessions.seen() == []
+    sessions = Browsing(browser, stack.url, origins={stack.aws.endpoint_url})
+    opened = console(sessions, ann, "run")
+    expect(opened.get_by_role("heading", name="Run", exact=True)).to_be_visible()
+    yield opened
+    sessions.close()
+    assert sessions.seen() == []
 
 
 def run_and_see(page: Page, ann: Person) -> tuple[Any, Image.Image]:
