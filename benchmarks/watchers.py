@@ -1,6 +1,4 @@
-"""`make bench-console`: what somebody who watches the list of jobs costs the local stack, as a share of one core.
-
-    python -m benchmarks.watchers [--seconds 20] [--rounds 2] [--slack 1] [--json FILE]
+"""What somebody who watches the list of jobs costs the local stack, as a share of one core: for `benchmarks.console`.
 
 Two hundred live jobs of an owner stand in the table: none of them runs, thirty do, or all. Two that run report how far
 they are each second, as two workers do. The processor time of all the stack's processes is counted over some seconds
@@ -10,24 +8,18 @@ time that passed is what the watcher costs; the watcher itself is a process of i
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table as Shown
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.jobs.document import Progress
@@ -74,71 +66,65 @@ class Cost:
         return self.with_watcher - self.without
 
 
-def main() -> int:
-    """Measure, and print the table. Returns 1 if the promise is broken."""
-    options = _options()
-    console = Console()
-    with (
-        tempfile.TemporaryDirectory(prefix="comfy-bench-console-") as folder,
-        DevStack(log_folder=Path(folder)) as stack,
-    ):
-        time.sleep(SETTLES_S)
-        costs = [_cost(stack, running, options.seconds, options.rounds) for running in RUNNING]
-    table = Shown("of 200 live jobs run", "without", "with a watcher", "costs", "at most", "", "entries sent", box=None)
-    for cost in costs:
-        mark = "[green]kept[/]" if cost.percent <= AT_MOST_PERCENT else "[red]missed[/]"
-        told = (
-            f"{cost.without:.2f} %",
-            f"{cost.with_watcher:.2f} %",
-            f"{cost.percent:.2f} %",
-            f"{AT_MOST_PERCENT:g} %",
-        )
-        table.add_row(str(cost.running), *told, mark, str(cost.entries))
-    console.print(table)
-    if options.json:
-        options.json.write_text(json.dumps([{**asdict(cost), "percent": cost.percent} for cost in costs], indent=2))
-    return 0 if all(cost.percent <= AT_MOST_PERCENT * options.slack for cost in costs) else 1
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.watchers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=float, default=20, help="how long each turn takes (default 20)")
-    parser.add_argument("--rounds", type=int, default=2, help="turns without a watcher and with one (default 2)")
-    parser.add_argument(
-        "--slack", type=float, default=1.0, help="how far the limit may be missed (default 1: not at all)"
-    )
-    parser.add_argument("--json", type=Path, help="where the figures go")
-    return parser.parse_args()
-
-
-def _cost(stack: DevStack, running: int, seconds: float, rounds: int) -> Cost:
+def cost(stack: DevStack, running: int, seconds: float, rounds: int) -> Cost:
     """What a watcher of these jobs costs: the medians of all turns."""
-    owner = f"watched-{running}"
-    key = stack.keys.create(owner, owner=owner).text
-    jobs = JobStore(Table(stack.aws.dynamodb(), TABLE), lease_s=3600, max_runs=1)
-    ids = _make_jobs(jobs, owner, running)
-    without, watched, entries = list[float](), list[float](), 0
-    with _reporting(jobs, ids[:running][:REPORTING]):
+    watched = owner_with_jobs(stack, f"watched-{running}", jobs=JOBS, running=running)
+    without, with_watcher, entries = list[float](), list[float](), 0
+    with watched.reporting():
         for _ in range(rounds):
-            without.append(_percent(lambda: time.sleep(seconds), set()))
-            with _watcher(f"{stack.url}/api/v2/events", key) as (process, seen):
+            without.append(percent(lambda: time.sleep(seconds), set()))
+            with _watcher(f"{stack.url}/api/v2/events", watched.key) as (process, seen):
                 time.sleep(min(3.0, seconds))  # the first look sends all: that is not what watching costs
                 before = len(seen)
-                watched.append(_percent(lambda: time.sleep(seconds), {process.pid}))
+                with_watcher.append(percent(lambda: time.sleep(seconds), {process.pid}))
                 assert process.poll() is None, "the watcher's stream has ended"
                 assert before >= 100, f"the watcher has seen {before} jobs"
                 entries += len(seen) - before
-    return Cost(running, statistics.median(without), statistics.median(watched), entries)
+    return Cost(running, statistics.median(without), statistics.median(with_watcher), entries)
 
 
-def _make_jobs(jobs: JobStore, owner: str, running: int) -> list[str]:
-    """Two hundred jobs, the newest of which run."""
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """An owner with live jobs.
+
+    Attributes:
+        key: opens them.
+        ids: of those that run.
+    """
+
+    key: str
+    jobs: JobStore
+    ids: tuple[str, ...]
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Report on two of them each second, with a watcher and without."""
+        is_over = threading.Event()
+
+        def report() -> None:
+            step = 0
+            while self.ids and not is_over.wait(1.0):
+                step += 1
+                for job_id in self.ids[:REPORTING]:
+                    self.jobs.report(job_id, run="bench", progress=_progress(step))
+
+        reporter = threading.Thread(target=report, name="reporter")
+        reporter.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            reporter.join()
+
+
+def owner_with_jobs(stack: DevStack, owner: str, *, jobs: int, running: int) -> Watched:
+    """Somebody with so many live jobs, the newest of which run."""
+    key = stack.keys.create(owner, owner=owner).text
+    store = JobStore(Table(stack.aws.dynamodb(), TABLE), lease_s=3600, max_runs=1)
     begin = datetime.now(UTC)
-    ids = [f"{owner}-{number}" for number in range(JOBS)]
+    ids = [f"{owner}-{number}" for number in range(jobs)]
     for number, job_id in enumerate(ids):
-        state = jobs.submit(
+        state = store.submit(
             NewJob(
                 job_id=job_id,
                 owner=owner,
@@ -148,36 +134,15 @@ def _make_jobs(jobs: JobStore, owner: str, running: int) -> list[str]:
                 labels={"campaign": "bench"},
             )
         )
-        jobs.renew(state, for_s=3600)  # else the caretaker sends them to the queue, and workers find no request
+        store.renew(state, for_s=3600)  # else the caretaker sends them to the queue, and workers find no request
     for job_id in ids[:running]:
-        jobs.begin(job_id, run="bench")
-        jobs.report(job_id, run="bench", progress=_progress(0))
-    return ids
+        store.begin(job_id, run="bench")
+        store.report(job_id, run="bench", progress=_progress(0))
+    return Watched(key, store, tuple(ids[:running]))
 
 
 def _progress(step: int) -> Progress:
     return Progress(value=step % 100 / 100, nodes_done=2, nodes_total=5, message=f"KSampler: step {step % 100} of 100")
-
-
-@contextmanager
-def _reporting(jobs: JobStore, ids: list[str]) -> Iterator[None]:
-    """Report on these jobs each second, with a watcher and without."""
-    is_over = threading.Event()
-
-    def report() -> None:
-        step = 0
-        while ids and not is_over.wait(1.0):
-            step += 1
-            for job_id in ids:
-                jobs.report(job_id, run="bench", progress=_progress(step))
-
-    reporter = threading.Thread(target=report, name="reporter")
-    reporter.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        reporter.join()
 
 
 @contextmanager
@@ -200,15 +165,24 @@ def _watcher(url: str, key: str) -> Iterator[tuple[subprocess.Popen[str], list[s
             reader.join()
 
 
-def _percent(act: Callable[[], None], others: set[int]) -> float:
-    """The processor time of the stack meanwhile, in percent of one core; `others` are no part of it."""
+def percent(act: Callable[[], None], others: set[int]) -> float:
+    """The processor time of the stack meanwhile, in percent of one core; `others`, and what they start, are no part."""
     begun, before = time.monotonic(), _processor_s(others)
     act()
     return 100 * (_processor_s(others) - before) / (time.monotonic() - begun)
 
 
-def _processor_s(others: set[int]) -> float:
+def processes(others: Collection[int] = ()) -> set[int]:
+    """This process and all below it, less some and what is below those."""
+    return set(_ticks_of(others))
+
+
+def _processor_s(others: Collection[int]) -> float:
     """The processor time of this process and of all below it, in seconds."""
+    return sum(_ticks_of(others).values()) / _TICKS
+
+
+def _ticks_of(others: Collection[int]) -> dict[int, int]:
     parents, ticks = dict[int, int](), dict[int, int]()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -217,10 +191,6 @@ def _processor_s(others: set[int]) -> float:
             continue
         parents[int(folder.name)], ticks[int(folder.name)] = int(fields[1]), sum(map(int, fields[11:15]))
     ours = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in ours and pid not in ours | others}:
+    while more := {pid for pid, parent in parents.items() if parent in ours and pid not in {*ours, *others}}:
         ours |= more
-    return sum(ticks[pid] for pid in ours) / _TICKS
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {pid: ticks[pid] for pid in ours}

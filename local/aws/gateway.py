@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import re
@@ -111,6 +112,9 @@ class Gateway:
     development_key: str | None = None
     _watchers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MAX_WATCHERS, "watcher"))
     _known: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
+    #: A browser asks for all files of the console at once, and each takes a millisecond: one after the other they need
+    #: one process of the API, which is there, and together one each, which would have to load the API first.
+    _page_files: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def application(self) -> web.Application:
         """As aiohttp serves it."""
@@ -131,7 +135,8 @@ class Gateway:
             event = await event_of(request, context)
             if request.path == AGENTS and request.method != "OPTIONS":
                 return await self._answer_agent(request, event)
-            result = await self._invoke(self.api, event)
+            async with self._page_files if _is_of_page(request) else contextlib.nullcontext():
+                result = await self._invoke(self.api, event)
             return response_of(result, with_body=request.method != "HEAD")
         except Refused as refused:
             return refused.response()
@@ -273,6 +278,11 @@ def _refuse_other_names(request: web.Request, key: str) -> None:
     is_meant = request.path == DEVELOPMENT_KEY or key in request.headers.get("Authorization", "")
     if is_meant and not _OF_THIS_MACHINE.fullmatch(request.host):
         raise Refused(HTTPStatus.UNAUTHORIZED, "Unauthorized", hint=Unauthorized(WITH_OTHER_NAME))
+
+
+def _is_of_page(request: web.Request) -> bool:
+    """Whether a file of the console is asked for."""
+    return request.method == "GET" and (request.path == "/" or request.path.startswith("/console/"))
 
 
 def _is_public(method: str, path: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -12,11 +14,14 @@ from tests.console.browsing import Browsing, chromium
 from tests.console.samples import Person, Samples, make_samples, painting
 from tests.patience import PATIENCE_S, wait_until
 
+#: The embedded engine, with a node that makes films, sounds, models and hostile files.
+ENGINE = f"{sys.executable} {Path(__file__).with_name('media_engine.py')}"
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     """What `make dev` starts, with two workers: a job that takes long leaves one to others."""
-    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), workers=2) as started:
+    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), workers=2, engine=ENGINE) as started:
         yield started
         assert started.aws.usage().denials == [], "template.yaml allows all that functions do"
 

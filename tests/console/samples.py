@@ -52,9 +52,9 @@ class Person:
         """A job as it is now."""
         return self.request("GET", f"/api/v2/jobs/{job_id}")
 
-    def end_of(self, job_id: str) -> Any:
+    def end_of(self, job_id: str, *, within_s: float = PATIENCE_S) -> Any:
         """A job once it is over."""
-        assert wait_until(lambda: self.job(job_id)["completed_at"]), self.job(job_id)
+        assert wait_until(lambda: self.job(job_id)["completed_at"], within_s=within_s), self.job(job_id)
         return self.job(job_id)
 
 

@@ -2,27 +2,69 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Page, expect
 
 from local.dev import DevStack
 from tests.console.accessible import check_accessible
-from tests.console.at_console import console, drop, go
+from tests.console.at_console import KEY, console, drop, go
 from tests.console.browsing import Browsing
 from tests.console.pictures import shoot
 from tests.console.samples import HOSTILE, Person, Samples, failing, make_samples, picture
 from tests.console.test_run_in_browser import plain_picture
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 
 #: Whose batches these are: the lists of the other tests' people stay short.
 OWNER = "cleo"
-NO_PICKER = "delete window.showSaveFilePicker"  # of the browser itself: no test can answer it
+NO_PICKER = "delete window.showSaveFilePicker"  # as in other browsers
+#: The dialog is the browser's own, and no test can answer it: this answers as one that chose a file, and keeps what is
+#: written. `refuses` are names of errors: one a call, in place of an answer.
+PICKER = """(() => {
+  const told = globalThis.picker = {asked: [], chunks: [], state: "none", refuses: []};
+  globalThis.showSaveFilePicker = async (options) => {
+    told.asked.push(options);
+    if (told.refuses.length) throw new DOMException("refused", told.refuses.shift());
+    told.chunks = [];
+    return {createWritable: async () => {
+      told.state = "open";
+      return {
+        write: async (bytes) => {
+          if (told.state !== "open") throw new TypeError(told.state);
+          told.chunks.push(bytes.slice());
+        },
+        close: async () => { told.state = "closed"; },
+        abort: async () => { told.state = "aborted"; },
+      };
+    }};
+  };
+})()"""
+#: What was written, in Base64.
+WRITTEN = """async () => {
+  const reader = new FileReader();
+  reader.readAsDataURL(new Blob(globalThis.picker.chunks));
+  await new Promise((then) => { reader.onload = then; });
+  return reader.result.split(",")[1];
+}"""
+#: Names that lead elsewhere, mean something to a system, or are another's: what a pack calls its files.
+NAMES = (
+    "../../evil.png",
+    "/etc/passwd",
+    "C:\\\\Windows\\\\x.png",
+    "a/../../b.png",
+    "con\n<b>.png",
+    "fox.png",
+    "FOX.PNG",
+    "..",
+)
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +214,58 @@ def test_a_packed_manifest_is_taken_as_it_is(browsing: Browsing, ann: Person, sa
     begin(page, "packed", {"packed.jsonl.gz": content.getvalue()})
     page.get_by_role("button", name="Run every line").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("packed")
+
+
+def test_all_of_a_batch_is_written_into_the_file_that_is_chosen_under_names_that_lead_nowhere_else(
+    browsing: Browsing, ann: Person, samples: Samples
+) -> None:
+    asked = [{"workflow": picture(1000 + number, size=16)} for number in range(len(NAMES))]
+    ann.request("POST", "/api/v2/batches", {"name": "chosen", "lines": asked})
+    assert wait_until(lambda: ann.request("GET", "/api/v2/batches/chosen")["status"] == "completed")
+    outputs = ann.request("GET", "/api/v2/batches/chosen/outputs")["outputs"]
+    assert len(outputs) == len(NAMES)
+    contents = [requests.get(output["url"], timeout=PATIENCE_S).content for output in outputs]
+    called = [{**output, "name": name, "line": 1} for output, name in zip(outputs, NAMES, strict=True)]
+
+    page = browsing.open()
+    page.add_init_script(PICKER)
+    page.add_init_script(f"sessionStorage.setItem('{KEY}', {json.dumps(ann.key)})")
+    page.route("**/batches/chosen/outputs*", lambda route: route.fulfill(json={"outputs": called}))
+    page.goto("/#/batches/chosen")
+    page.evaluate("() => picker.refuses.push('AbortError')")  # nobody chose a place
+    page.get_by_role("button", name="Download all").click()
+    page.get_by_role("button", name="Save the archive").click()
+    page.wait_for_function("() => picker.asked.length === 1 && !document.querySelector('dialog [aria-busy]')")
+    assert page.evaluate("() => picker.state") == "none"
+    page.get_by_role("button", name="Save the archive").click()
+    page.wait_for_function("() => picker.state === 'closed'")
+    assert page.evaluate("() => picker.asked[1].suggestedName") == "chosen.zip"
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(page.evaluate(WRITTEN)))) as archive:
+        assert archive.testzip() is None
+        assert [archive.read(name) for name in archive.namelist()] == contents, "each file as it was made"
+        names = archive.namelist()
+    assert len({name.lower() for name in names}) == len(NAMES), "none takes the place of another, on any system"
+    for name in names:
+        assert not re.search(r'[\\\\:*?"<>|\x00-\x1f]|^/|(^|/)\.+(/|$)', name), name
+
+
+def test_a_download_whose_connection_is_lost_leaves_no_half_archive_for_a_whole_one(
+    browsing: Browsing, ann: Person, samples: Samples
+) -> None:
+    ann.request("POST", "/api/v2/batches", {"name": "halved", "lines": [{"workflow": picture(77)}]})
+    assert wait_until(lambda: ann.request("GET", "/api/v2/batches/halved")["status"] == "completed")
+    page = browsing.open()
+    page.add_init_script(PICKER)
+    page.add_init_script(f"sessionStorage.setItem('{KEY}', {json.dumps(ann.key)})")
+    page.goto("/#/batches/halved")
+    page.get_by_role("button", name="Download all").click()
+    browsing.watched(page).expect("500")
+    refusal = {"error": {"code": "internal_error", "message": "it is gone"}}
+    page.route("**/batches/halved/outputs*", lambda route: route.fulfill(status=500, json=refusal))
+    page.get_by_role("button", name="Save the archive").click()
+    # Whatever is outside of an open dialog is behind it: nobody sees or hears it.
+    expect(page.get_by_role("dialog").get_by_text("it is gone")).to_be_visible()
+    assert page.evaluate("() => picker.state") == "aborted"
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator("body > #toasts")).to_have_count(1)

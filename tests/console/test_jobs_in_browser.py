@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
+from local.aws.template import name_of
+from local.dev import DevStack
 from tests.console.accessible import check_accessible
 from tests.console.at_console import KEY, console, go
 from tests.console.browsing import WIDE, Browsing
@@ -24,6 +28,7 @@ from tests.typescript import NODE
 
 #: What of a list of jobs the tests of many rows answer themselves.
 LIST = re.compile(r"/api/v2/jobs\?")
+DROPS = name_of("InputBucket")
 
 
 def rows(page: Page) -> Any:
@@ -128,6 +133,35 @@ def test_arrow_keys_move_through_the_list_and_r_runs_again(browsing: Browsing, a
     assert page.evaluate("() => document.activeElement.closest('li').getAttribute('aria-posinset')") == str(before)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Job ")
+
+
+def test_what_came_as_a_drop_runs_again(browsing: Browsing, ann: Person, samples: Samples, stack: DevStack) -> None:
+    """A file in the bucket is a job as any other: its request, and the picture that was dropped, are used again."""
+    ann.end_of(samples.named)
+    asked = {"job_id": "dropped-request", "workflow": picture(0x0A0B0C, size=24), "metadata": {"came": "as-a-drop"}}
+    content = io.BytesIO()
+    Image.new("RGB", (64, 48), "teal").save(content, "PNG")
+    s3 = stack.aws.client()
+    s3.put_object(Bucket=DROPS, Key="jobs/a request.json", Body=json.dumps(asked).encode())
+    s3.put_object(Bucket=DROPS, Key="images/thumbnail/teal ü.png", Body=content.getvalue())
+    page = console(browsing, ann, "jobs")
+    first = row(page, "dropped-request")
+    expect(first).to_contain_text("succeeded")
+    dropped = page.locator("li.job[data-key^='teal-']")
+    for job in (first, dropped):
+        expect(job).to_contain_text("succeeded")
+        before = ann.job(job.get_attribute("data-key"))
+        job.get_by_role("button", name="Run again").click()
+        link = page.locator("#toasts").get_by_role("link").last
+        expect(link).to_be_visible()
+        again = ann.end_of((link.get_attribute("href") or "").rpartition("/")[2])
+        assert again["status"] == "succeeded", again["error"]
+        assert again["id"] != before["id"]
+        assert again["metadata"] == before["metadata"]
+        sizes = [[(one["name"], one["width"], one["height"]) for one in made["outputs"]] for made in (before, again)]
+        assert sizes[0] == sizes[1] != []
+        expect(row(page, again["id"])).to_contain_text("succeeded")
+        expect(page.locator("#toasts .toast")).to_have_count(0)  # of the one before
 
 
 def test_nobody_sees_what_is_another_owner_s(

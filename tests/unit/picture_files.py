@@ -66,3 +66,37 @@ def jpeg_with_scans(size: tuple[int, int], more: int, *, has_end: bool = True) -
     whole = picture("JPEG", size, progressive=True, quality=10)
     scan = whole[whole.rfind(b"\xff\xda") : -2]
     return whole[:-2] + scan * more + (whole[-2:] if has_end else b"")
+
+
+def profile(
+    red: tuple[float, float, float],
+    green: tuple[float, float, float],
+    blue: tuple[float, float, float],
+    *,
+    gamma: float = 2.2,
+) -> bytes:
+    """An ICC profile of a display, by the XYZ (D50) of its three colours."""
+
+    def xyz(values: tuple[float, float, float]) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+    name = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+    tags = {b"desc": name, b"cprt": b"text\0\0\0\0none\0", b"wtpt": xyz((0.9642, 1.0, 0.8249))}
+    tags |= {b"rXYZ": xyz(red), b"gXYZ": xyz(green), b"bXYZ": xyz(blue)}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    start, table, contents = 128 + 4 + 12 * len(tags), b"", b""
+    for tag, content in tags.items():
+        padded = content + bytes(-len(content) % 4)
+        table += struct.pack(">4sII", tag, start + len(contents), len(content))
+        contents += padded
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", start + len(contents), b"lcms", 0x02100000, b"mntr", b"RGB ", b"XYZ ", bytes(12), b"acsp"
+    )
+    head += bytes(28) + struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    return head + struct.pack(">I", len(tags)) + table + contents
+
+
+#: XYZ (D50) of sRGB's three colours, and of Display P3's.
+SRGB = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
+DISPLAY_P3 = ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841))

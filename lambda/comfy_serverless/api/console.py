@@ -15,11 +15,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache, partial
 from http import HTTPStatus
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from comfy_serverless.api.services import Services
 from comfy_serverless.aws.presign import bucket_address
 from comfy_serverless.errors import NotFound
 
+_FOLDER: Final = Path(__file__).with_name("console")
 _TYPES: Final = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
 _HTML: Final = "text/html; charset=utf-8"
 #: The page is asked for each time, and mostly answered with 304; what it names by its content never changes.
@@ -38,6 +40,9 @@ SHELL: Final = ("main.js", "dom.js", "api.js", "exact.js", "live.js", "parts.js"
 _STYLES: Final = ("style.css", "forms.css")
 #: Of a style, those that mean nothing: behind its signs, and before braces.
 _BLANKS: Final = re.compile(r"(?<=[{};:,]) +| +(?=[{}])")
+#: A text, which stays as it is; or signs, and the blanks beside them.
+_SIGNS: Final = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`)| *([{}()\[\],;:=<>?&|+*!-]+) *""")
+_NESTED: Final = re.compile(r"`[^`]*\$\{[^}`]*`")
 _STYLE, _MODULES, _PRELOADS = "/*style*/", "/*modules*/", "<!--preloads-->"
 _AROUND_SIGNS: Final = re.compile(r"\s*([{};,])\s*")  # of a style; no text in ours has these signs
 _START = 'import("./console/main.js")'
@@ -70,16 +75,25 @@ class Page:
     style: str
 
 
-@cache
 def console_files() -> dict[str, File]:
-    """What is served below `/console/`, by name."""
-    folder = files("comfy_serverless.api").joinpath("console")
+    """What is served below `/console/`, by name: as it is now, so that one may edit a file while `make dev` runs."""
+    return _files_of(_changed_at())
+
+
+def _changed_at() -> int:
+    """When a file was changed last, or one came or went, in nanoseconds. Some thirty looks at a folder: 0.1 ms."""
+    return max(_FOLDER.stat().st_mtime_ns, *(entry.stat().st_mtime_ns for entry in os.scandir(_FOLDER)))
+
+
+@lru_cache(maxsize=1)
+def _files_of(_at: int) -> dict[str, File]:
     found = {}
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(_FOLDER.iterdir()):
         content_type = _TYPES.get(entry.name.rpartition(".")[2])
         if content_type is not None:
-            text = lean(entry.read_text(encoding="utf-8"))
-            found[entry.name] = File(_BLANKS.sub("", text) if entry.name.endswith(".css") else text, content_type)
+            lines = lean(entry.read_text(encoding="utf-8")).split("\n")
+            lean_more = tight if entry.name.endswith(".js") else partial(_BLANKS.sub, "")
+            found[entry.name] = File("\n".join(map(lean_more, lines)), content_type)
     return found
 
 
@@ -96,10 +110,22 @@ def lean(source: str) -> str:
     return "\n".join(lines)
 
 
-@cache
 def page() -> Page:
     """The page at `/`, with its style, and the addresses and hashes of its modules."""
-    known = console_files()
+    return _page_of(_changed_at())
+
+
+def tight(line: str) -> str:
+    """A line of a module without blanks beside signs; as it is, if it has a slash, or a template in another.
+
+    A slash may begin a regular expression. A test compares what each module means with what its source does.
+    """
+    return line if "/" in line or _NESTED.search(line) else _SIGNS.sub(lambda found: found[1] or found[2], line)
+
+
+@lru_cache(maxsize=1)
+def _page_of(changed_at: int) -> Page:
+    known = _files_of(changed_at)
     modules = {name: file for name, file in known.items() if name.endswith(".js")}
     address = {name: f"./console/{name}?{file.version}" for name, file in modules.items()}
     import_map = json.dumps(
@@ -112,7 +138,7 @@ def page() -> Page:
     preloads = "".join(
         f'<link rel="modulepreload" href="{address[name]}" integrity="{modules[name].integrity}">\n' for name in SHELL
     )
-    shell = files("comfy_serverless.api").joinpath("console", "index.html").read_text(encoding="utf-8")
+    shell = (_FOLDER / "index.html").read_text(encoding="utf-8")
     style = _AROUND_SIGNS.sub(r"\1", "".join(known[name].text for name in _STYLES))
     text = shell.replace(_STYLE, style).replace(_MODULES, import_map).replace(_PRELOADS, preloads)
     inline = (_digest(import_map), _digest(_START))

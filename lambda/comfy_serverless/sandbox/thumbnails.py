@@ -2,7 +2,8 @@
 
 What a workflow made is as hostile as what somebody sent: the content decides what it is, formats and codecs are those
 of a list, and what a header claims is counted before anything is decoded. Nothing but pixels goes into a thumbnail:
-ComfyUI writes the whole workflow into its pictures, and a thumbnail is shown where the picture is not.
+ComfyUI writes the whole workflow into its pictures, and a thumbnail is shown where the picture is not. So it has no
+profile of colours either: they are those of sRGB.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image
 
+from comfy_serverless.sandbox.colours import in_srgb
 from comfy_serverless.sandbox.images import claimed_pixels, decoded_size, open_image, refusing
 from comfy_serverless.sandbox.limits import Budget
 from comfy_serverless.sandbox.masks import eight_bit
@@ -91,7 +93,7 @@ def _of_picture(file: BinaryIO, budget: Budget) -> Image.Image:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
         image.draft(None, (2 * LONGEST_SIDE, 2 * LONGEST_SIDE))  # JPEG alone: decoded at a half, a quarter, an eighth
         image.load()
-        small = _shrunk(image)
+        small = in_srgb(_shrunk(image), image.info.get("icc_profile"))
     return small if turn is None else small.transpose(turn)
 
 

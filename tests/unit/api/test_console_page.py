@@ -6,13 +6,16 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from comfy_serverless.api import console
 from comfy_serverless.api.auth import is_public
 from comfy_serverless.api.console import SHELL, console_files, lean, page
 from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
@@ -163,6 +166,24 @@ def test_what_is_left_out_of_a_source_means_nothing(name: str) -> None:
         bare = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|/(?:[^/\\\s[]|\\.|\[(?:[^\]\\]|\\.)*\])+/', "", line)
         assert bare.count("`") % 2 == 0 or line.lstrip().startswith(("//", "*", "/*")), f"{name}:{number}"
     assert len(lean(SOURCES[name]).split("\n")) == len(SOURCES[name].split("\n")), "errors name the lines of the source"
+
+
+def test_a_file_that_is_edited_while_it_is_served_has_another_hash(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, api: ApiWorld
+) -> None:
+    """`make dev` goes on: the next page that is loaded runs what is there now."""
+    shutil.copytree(ROOT / "lambda" / "comfy_serverless" / "api" / "console", folder := tmp_path / "console")
+    monkeypatch.setattr(console, "_FOLDER", folder)
+    before = api.request("GET", "/", owner="").text
+    (folder / "jobs.js").write_text(SOURCES["jobs.js"] + "export const fresh = 1;\n", encoding="utf-8")
+    os.utime(folder / "jobs.js", ns=(0, 2**62))
+    answer = api.request("GET", "/", owner="")
+    assert answer.text != before
+    import_map = json.loads(re.findall(r'<script type="importmap">(.*?)</script>', answer.text)[0])
+    address = import_map["imports"]["./console/jobs.js"]
+    served = api.request("GET", address.removeprefix("."), owner="").text
+    assert served.endswith("export const fresh = 1;\n")
+    assert import_map["integrity"][address] == digest(served)
 
 
 def test_the_docs_show_every_page_and_nothing_that_no_page_shows() -> None:

@@ -76,6 +76,18 @@ export const post = (path, body, options = {}) => send("POST", path, { body, ...
 export const put = (path, body, options = {}) => send("PUT", path, { body, ...options });
 export const del = (path, options = {}) => send("DELETE", path, options);
 
+/** An output whose links work: after `url_expires_at` it gets others. */
+export const linked = async (output) => {
+  for (let cursor = null; new Date(output.url_expires_at ?? Infinity) < new Date();) {
+    const page = await get(`jobs/${encodeURIComponent(output.job_id)}/outputs`, { limit: 100, cursor });
+    const now = page.outputs.find((one) => one.id === output.id);
+    if (now) return Object.assign(output, { url: now.url, thumb_url: now.thumb_url, url_expires_at: now.url_expires_at });
+    cursor = page.next_cursor;
+    if (!cursor) break;
+  }
+  return output;
+};
+
 /** Whose key it is (`/api/v2/me`), asked once; null from an API that does not tell. */
 export const me = () => {
   known ??= get("me", {}, { signal: null }).catch((error) => {

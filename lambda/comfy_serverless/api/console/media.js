@@ -1,11 +1,14 @@
 // Outputs as people see and hear them, small and as large as the window. A file is shown only so that it can run nothing.
 
-import { newId, post } from "./api.js";
+import { linked, newId, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { action, bytes, dialog, facts, icon, isPicture, labels, thumb, time, toast } from "./parts.js";
 
 const MOST_TEXT_BYTES = 200_000;
-const TEXTS = /^(text\/(plain|csv|markdown)|application\/(json|x-ndjson))$/;
+/** A larger file is saved by the browser itself, from its link. */
+const MOST_HELD_BYTES = 300_000_000;
+/** Of texts that a node says itself, the type has a charset. */
+const TEXTS = /^(text\/(plain|csv|markdown)|application\/(json|x-ndjson))(;|$)/;
 
 /** What a browser plays or shows of it, by its media type. */
 export const isVideo = (output) => /^video\/(mp4|webm|ogg|quicktime)$/.test(output.content_type);
@@ -17,18 +20,33 @@ export const isShown = (output) => isPicture(output) || isVideo(output) || isSou
 /** The whole output: a picture, a player, a text; or a mark and what it is. */
 export const full = (output) => {
   if (!output.url) return file(output);
-  if (isPicture(output)) return h("img", { src: output.url, alt: name(output), width: output.width, height: output.height, decoding: "async" });
-  if (isVideo(output)) return h("video", { src: output.url, controls: true, loop: true, playsinline: true, preload: "metadata", "aria-label": name(output), poster: output.thumb_url });
-  if (isSound(output)) return h("audio", { src: output.url, controls: true, preload: "metadata", "aria-label": name(output) });
+  if (isPicture(output)) return shown("img", output, { alt: name(output), width: output.width, height: output.height, decoding: "async" });
+  const player = { controls: true, preload: "metadata", "aria-label": name(output) };
+  if (isVideo(output)) return shown("video", output, { ...player, loop: true, playsinline: true, poster: output.thumb_url });
+  if (isSound(output)) return shown("audio", output, player);
   return isText(output) ? text(output) : file(output);
 };
 
+/** An element that shows an output. Where its link has ended it takes another one; what cannot be decoded is a file. */
+const shown = (tag, output, props) => {
+  const element = h(tag, props);
+  let address = output.url;
+  element.addEventListener("error", async () => {
+    await linked(output).catch(() => null);
+    if (output.url === address) return void element.replaceWith(file(output, "It cannot be shown here: download it."));
+    element.src = address = output.url;
+  });
+  element.src = address;
+  return element;
+};
+
 /** For pictures without a link to show, and all that must not run here. */
-const file = (output) => h("div", { class: "as-file" }, thumb({ ...output, url: null, thumb_url: output.thumb_url }, { size: 96 }), h("p", {}, output.content_type || "a file"));
+const file = (output, why = null) =>
+  h("div", { class: "as-file" }, thumb({ ...output, url: null }, { size: 96 }), h("p", {}, output.content_type || "a file"), why && h("p", {}, why));
 
 const text = (output) => {
   const box = h("pre", { tabindex: "0", "aria-label": name(output) }, "…");
-  fetch(output.url, { headers: { range: `bytes=0-${MOST_TEXT_BYTES - 1}` }, credentials: "omit" })
+  linked(output).then(({ url }) => fetch(url, { headers: { range: `bytes=0-${MOST_TEXT_BYTES - 1}` }, credentials: "omit" }))
     .then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error(String(answer.status)))))
     .then((told) => replace(box, told, output.size_bytes > MOST_TEXT_BYTES ? "\n… the rest is in the file" : null))
     .catch(() => replace(box, "The text cannot be shown here: download it."));
@@ -49,12 +67,11 @@ export const caption = (output) =>
 export const download = (output, label = "Download", kind = "small") =>
   action(label, async () => {
     if (!output.url) return void toast("There is no link to this file.", "bad");
-    let address = output.url;
-    try {
-      if (output.size_bytes < 300_000_000) address = URL.createObjectURL(await (await fetch(output.url, { credentials: "omit" })).blob());
-    } catch {
-      // the bucket allows no page to read it: the link does
-    }
+    let address = (await linked(output)).url;
+    // Where the bucket lets no page read it, the link does.
+    const answer = output.size_bytes < MOST_HELD_BYTES ? await fetch(address, { credentials: "omit" }).catch(() => null) : null;
+    if (answer && !answer.ok) return void toast(`${output.name} cannot be had: S3 answers ${answer.status}.`, "bad");
+    if (answer) address = URL.createObjectURL(await answer.blob());
     const link = h("a", { href: address, download: output.name.split("/").at(-1), target: address === output.url ? "_blank" : null, rel: "noopener" });
     link.click();
     if (address !== output.url) setTimeout(() => URL.revokeObjectURL(address), 60_000);
@@ -64,7 +81,7 @@ export const download = (output, label = "Download", kind = "small") =>
 export const tile = (output, open, size = 200) =>
   h("figure", { class: "piece" },
     h("button", { type: "button", class: "piece-open", "aria-label": `Open ${name(output)}`, onclick: open }, thumb(output, { size })),
-    h("figcaption", {}, h("span", { class: "cut" }, caption(output)), isSound(output) && output.url ? full(output) : null));
+    h("figcaption", {}, h("span", { class: "cut", title: output.name }, isPicture(output) || isVideo(output) ? caption(output) : `${output.name} · ${bytes(output.size_bytes)}`), isSound(output) && output.url ? full(output) : null));
 
 /**
  * One output as large as the window, and the way to the next one.

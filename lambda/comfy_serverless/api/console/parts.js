@@ -1,5 +1,6 @@
-// Parts that several pages show. None asks the API for anything.
+// Parts that several pages show. None asks the API for anything, but for a link in place of one that has ended.
 
+import { linked } from "./api.js";
 import { h, replace, svg } from "./dom.js";
 
 const ICONS = {
@@ -113,14 +114,19 @@ const KINDS = { image: "image", video: "video", audio: "audio", text: "text", "3
  */
 export const thumb = (output, { size = 40, alt = "" } = {}) => {
   const box = h("span", { class: "thumb", style: { "--size": `${size}px` } });
-  const address = output && (output.thumb_url || (isPicture(output) && output.size_bytes < 2_000_000 && output.url));
+  const addressNow = () => output && (output.thumb_url || (isPicture(output) && output.size_bytes < 2_000_000 && output.url));
+  let address = addressNow();
   const mark = () => replace(box, output ? icon(KINDS[output.type] ?? "file", Math.min(24, size / 2)) : null);
   if (!address) {
     mark();
     return box;
   }
   const image = h("img", { alt, loading: "lazy", decoding: "async", width: size, height: size, draggable: "false" });
-  image.addEventListener("error", mark, { once: true });
+  image.addEventListener("error", async () => {
+    await linked(output).catch(() => null);
+    if (addressNow() === address) mark();
+    else image.src = address = addressNow();
+  });
   image.src = address;
   box.append(image);
   if (output.type === "video") box.append(h("span", { class: "kind" }, icon("play", 12)));
@@ -161,9 +167,11 @@ export const copyButton = (text, label = "Copy") =>
     }, 1500);
   }, { kind: "quiet small", name: "copy" });
 
-/** A sentence at the edge of the page, for a few seconds; screen readers say it. */
+/** A sentence at the edge of the page, for a few seconds; screen readers say it. What is below a dialog is neither seen nor said. */
 export const toast = (text, kind = "") => {
   const box = document.getElementById("toasts");
+  const place = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (box.parentNode !== place) place.append(box);
   const one = h("div", { class: `toast ${kind}` }, text);
   box.append(one);
   setTimeout(() => one.remove(), kind === "bad" ? 9000 : 4000);
@@ -193,6 +201,7 @@ export const dialog = (title, content, { kind = "", closed = () => {} } = {}) =>
       h("button", { type: "button", class: "button quiet icon-only", "aria-label": "Close", onclick: close }, icon("cross"))),
     h("div", { class: "body" }, typeof content === "function" ? content(close) : content));
   box.addEventListener("close", () => {
+    document.body.append(...box.querySelectorAll("#toasts"));
     box.remove();
     closed(box.returnValue);
   });

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import queue
 import socket
 import struct
 import time
@@ -104,3 +106,39 @@ def test_a_body_that_cannot_be_read_is_the_clients_mistake(port: int) -> None:
     with socket.create_connection((LOOPBACK, port), timeout=PATIENCE_S) as client:
         client.sendall(RUDE["sends what is no gzip"])
         assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+class Slow:
+    """The API's function: it answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun: queue.Queue[tuple[str, Future[Any]]] = queue.Queue()
+
+    def __call__(self, event: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+        self.begun.put((event["rawPath"], answer))
+        return answer
+
+
+def test_files_of_the_console_take_one_process_whatever_a_browser_asks_at_once() -> None:
+    slow, number = Slow(), free_port()
+    server = GatewayServer(Gateway(slow, may_everything, Functions(), Endless), port=number)
+    server.start()
+    try:
+        with contextlib.ExitStack() as clients:
+            for path in ("/", "/console/main.js", "/console/dom.js"):
+                client = clients.enter_context(socket.create_connection((LOOPBACK, number), timeout=PATIENCE_S))
+                client.sendall(f"GET {path} HTTP/1.1\r\n".encode() + HEAD + b"\r\n")
+            _, first = slow.begun.get(timeout=PATIENCE_S)
+            client = clients.enter_context(socket.create_connection((LOOPBACK, number), timeout=PATIENCE_S))
+            client.sendall(b"GET /api/v2/jobs HTTP/1.1\r\n" + HEAD + b"\r\n")
+            path, answer = slow.begun.get(timeout=PATIENCE_S)
+            assert path == "/api/v2/jobs", "what is no file waits for none"
+            answer.set_result({"statusCode": 200, "headers": {}, "body": "{}"})
+            for _ in range(2):
+                assert slow.begun.empty(), "the next file is asked for when the one before it is there"
+                first.set_result({"statusCode": 200, "headers": {}, "body": ""})
+                _, first = slow.begun.get(timeout=PATIENCE_S)
+            first.set_result({"statusCode": 200, "headers": {}, "body": ""})
+    finally:
+        server.stop()
