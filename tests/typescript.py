@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.patience import PATIENCE_S
@@ -26,3 +28,19 @@ def run(*arguments: str | Path, cwd: Path) -> str:
     done = subprocess.run([NODE, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@contextmanager
+def started(program: str) -> Iterator[Iterator[str]]:
+    """The lines of a program (TypeScript's SDK can be imported in it) as it prints them; it has to end well."""
+    command = [NODE, "--input-type=module", "--eval", program]
+    with subprocess.Popen(
+        command, cwd=folder(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            yield iter(process.stdout)
+            assert process.wait(PATIENCE_S) == 0, process.stderr.read()
+        finally:
+            process.kill()

@@ -191,6 +191,12 @@ class Settings:
     batch_map_bytes: int = _env(
         "BATCH_MAP_BYTES", to.count, 67_108_864, "That machine reads manifests of at least this size"
     )
+    max_bad_lines: int = _env(
+        "MAX_BAD_LINES",
+        to.count,
+        100_000,
+        "After so many lines that are no requests, a manifest is read no further",
+    )
     dispatch_parameter: str | None = _env(
         "DISPATCH_PARAMETER", to.aws_name, None, "SSM parameter in which a GPU stack says where jobs run instead"
     )

@@ -12,6 +12,8 @@ from comfy_sdk import Comfy
 from comfy_sdk.events import OutputReady, Preview, Progress, StatusChange
 
 from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.cli.following import follow
+from comfy_serverless.cli.remote_api import Api
 from comfy_serverless.jobs.document import Job, JobStatus, JobUrls, Output
 from comfy_serverless.jobs.document import Progress as Told
 from comfy_serverless.table.jobs import JobStore
@@ -20,6 +22,7 @@ from local.aws.rest_gateway import RestGateway
 from local.aws.runtime_api import StreamingFunction
 from local.aws.template import TABLE, properties_of
 from local.dev import DevStack
+from tests import typescript
 from tests.patience import PATIENCE_S, wait_until
 from tests.unit.event_world import Frame, frames
 from tests.unit.fakes import WORKFLOW
@@ -176,6 +179,70 @@ def test_the_official_sdk_follows_a_job_by_its_link(world: World, client: Comfy,
     (asked,) = (event for event in world.asked if job.id in event["path"])
     assert "authorization" not in {name.lower() for name in asked["headers"]}, "the SDK keeps it for its own origin"
     assert asked["queryStringParameters"].keys() == {"token"}
+
+
+#: Prints each event of a job at once, as one line of JSON.
+FOLLOWS = """
+import { Comfy } from "@comfyorg/sdk";
+const client = new Comfy({ apiKey: process.env.COMFY_API_KEY });
+const job = await client.jobs.get(process.env.JOB_ID);
+for await (const event of job.events()) {
+  const { kind, status, value } = event;
+  console.log(JSON.stringify({ kind, status, value, output: event.output?.name }));
+}
+"""
+
+
+def test_the_official_sdk_for_typescript_follows_a_job_by_its_link(
+    world: World, client: Comfy, session: requests.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(world, session)["id"]
+    monkeypatch.setenv("JOB_ID", job_id)
+    seen: list[dict[str, Any]] = []
+    worker: Worker | None = None
+    with typescript.started(FOLLOWS) as lines:
+        for line in lines:  # what the job does next waits for what its watcher has heard: no snapshot has both
+            seen.append(json.loads(line))
+            match seen[-1]:
+                case {"kind": "statusChange", "status": "queued"}:
+                    worker = Worker(world.jobs, job_id)
+                    worker.half()
+                case {"kind": "preview"}:
+                    assert worker is not None
+                    worker.output(0)
+                case {"kind": "outputReady"}:
+                    assert worker is not None
+                    worker.end(0)
+    told = [event.get("status") or event.get("output") or event.get("value") or event["kind"] for event in seen]
+    assert told == ["queued", "running", 0.5, "preview", "0.png", "succeeded"]
+    (asked,) = (event for event in world.asked if job_id in event["path"])
+    assert "authorization" not in {name.lower() for name in asked["headers"]}, "the SDK keeps it for its own origin"
+
+
+@pytest.mark.usefixtures("client")
+def test_the_command_line_follows_a_job_by_its_link(world: World, session: requests.Session) -> None:
+    job_id = submit(world, session)["id"]
+    shown: list[tuple[float, str]] = []
+    workers: list[Worker] = []
+
+    def show(value: float, words: str) -> None:
+        shown.append((value, words))
+        if len(shown) == 2:  # the job itself, and what the stream has begun with
+            workers.append(Worker(world.jobs, job_id))
+            workers[0].half()
+        elif (value, words) == (0.5, "running"):
+            workers[0].end()
+
+    assert follow(Api.from_environment(), job_id, show)["status"] == "succeeded"
+    assert [(value, words.partition(",")[0]) for value, words in shown] == [
+        (0.0, "queued"),
+        (0.0, "queued"),
+        (0.0, "running"),
+        (0.5, "running"),
+        (0.5, "succeeded"),
+    ]
+    (asked,) = (event for event in world.asked if job_id in event["path"])
+    assert "authorization" not in {name.lower() for name in asked["headers"]}, "a link carries its own right"
 
 
 def test_a_stream_that_breaks_loses_and_repeats_nothing(world: World, session: requests.Session) -> None:

@@ -123,6 +123,7 @@ GARBAGE: dict[str, list[str]] = {
     "WEBHOOK_QUEUE_URL": QUEUE,
     "BATCH_STATE_MACHINE": ["machine", "arn:x", "a b"],
     "BATCH_MAP_BYTES": WHOLE,
+    "MAX_BAD_LINES": WHOLE,
     "DISPATCH_PARAMETER": ["a b", "https://x", "ü"],
     "ENDPOINT_NAME": ["a b", "https://x", "ü"],
     "RELEASE_VERSION": ["a b", "-x", "a/b", "x" * 65, "ü"],

@@ -65,6 +65,7 @@ class BatchDocument(BaseModel):
         lines: how many are read; `lines_total` is an estimate until `is_read`.
         left_s: how long it may take yet.
         report_url, csv_url, rows_url: signed; null until it has ended. `rows_url` has a JSON object for each line.
+        notes: what its owner should know beside the numbers: why we have paused it, or read no further.
         codes: how many lines have failed with which code, once it has ended.
         curable: how many of them another try may cure, once it has ended.
     """
@@ -90,6 +91,7 @@ class BatchDocument(BaseModel):
     left_s: int | None
     counted_at: str | None
     first_failures: list[Failure]
+    notes: list[str]
     codes: dict[str, int]
     curable: int | None
     report_url: str | None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.aws.sqs import MAX_MESSAGES, NotSent
 from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.manifest_text import HEAD_BYTES, MANIFEST_TYPE, in_lines, is_in_lines
 from comfy_serverless.batches.orders import Order
@@ -37,7 +38,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.table.jobs import check_idempotency_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from comfy_serverless.api.auth import Caller
     from comfy_serverless.api.batch_bodies import BatchBody
@@ -55,6 +56,8 @@ _MAX_TOLD: Final = 100
 _MAX_SAID: Final = 500
 #: The report of a larger batch is read by `ingest`.
 _MAX_REPORT_LINES: Final = 20_000
+#: Batches that a list has counted anew: as many as go in one call.
+MAX_ORDERS: Final = MAX_MESSAGES
 _SUFFIX: Final = "-again"
 _LONGEST_NAME: Final = 40
 
@@ -138,6 +141,19 @@ def order(batch: Batch, behind: Services, *, start: int | None = None, is_resume
         behind.orders.send(text, tenant=batch.id)
     except (ClientError, BotoCoreError):
         log.exception("an order about a batch could not be sent", batch=batch.id)
+
+
+def order_some(batches: Sequence[Batch], behind: Services) -> None:
+    """Have several looked after now, in one message each and one call; at most `MAX_ORDERS`, those first that were
+    counted longest ago. The others are within a minute, as without any order.
+    """
+    if behind.orders is None or not batches:
+        return
+    oldest = sorted(batches, key=lambda batch: batch.counted_at or "")[:MAX_ORDERS]
+    try:
+        behind.orders.send_many([(batch.id, Order(batch_id=batch.id).to_text()) for batch in oldest])
+    except (ClientError, BotoCoreError, NotSent):
+        log.exception("orders about batches could not be sent", batches=[batch.id for batch in oldest])
 
 
 def _again(batch: Batch, only: str, who: Caller, behind: Services) -> Batch:

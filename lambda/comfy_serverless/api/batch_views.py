@@ -64,6 +64,7 @@ def _document(
         id=batch.id,
         created_at=batch.created_at,
         first_failures=list(failures),
+        notes=[outward(note) for note in batch.notes],
         codes=dict(ended.get("codes", {})),
         **told,
     )

@@ -25,7 +25,7 @@ from comfy_serverless.api.batch_bodies import (
     TakenBatch,
 )
 from comfy_serverless.api.batch_outputs import Place, page
-from comfy_serverless.api.batch_submission import change, order, retry, submit
+from comfy_serverless.api.batch_submission import change, order, order_some, retry, submit
 from comfy_serverless.api.batch_views import needs_counting, shown
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, UNREADABLE, ErrorEnvelope, documented
 from comfy_serverless.api.budgets import check_budget
@@ -34,7 +34,8 @@ from comfy_serverless.api.paging import Cursor, page_of, read_cursor, write_curs
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
 from comfy_serverless.batches.batch import Batch, BatchStatus
-from comfy_serverless.errors import NotFound
+from comfy_serverless.batches.budgets import BatchBudgets
+from comfy_serverless.errors import BudgetExceeded, NotFound
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -88,9 +89,7 @@ def list_batches(
     behind = services(router)
     found, end = behind.batches.page(caller(router).owner, limit=limit, before=read_cursor(cursor))
     documents = [shown(batch, behind) for batch in found]
-    for batch in found:
-        if needs_counting(batch, every_s=_MANY_EVERY_S):
-            order(batch, behind)
+    order_some([batch for batch in found if needs_counting(batch, every_s=_MANY_EVERY_S)], behind)
     listed = [document.model_dump(mode="json") for document in documents]
     return answer(HTTPStatus.OK, page_of("batches", listed, end and write_cursor(end)))
 
@@ -132,6 +131,9 @@ def resume_batch(name: Name) -> Response[str]:
     behind = services(router)
     batch = _find(name)
     check_budget(caller(router), behind.usage)
+    why = BatchBudgets(behind.keys, behind.usage).reason_to_pause(batch)  # the key may be another one
+    if why is not None and batch.status is BatchStatus.PAUSED:
+        raise BudgetExceeded(f"the batch {batch.called} would be paused again: {why}.")
     return _answer(change(batch, BatchStatus.RUNNING, behind))
 
 

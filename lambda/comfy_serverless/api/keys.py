@@ -95,7 +95,7 @@ def body_of(method: str, path: str) -> type[BaseModel] | None:
     """What the body of a request may have, to guess what was meant by a field that it does not have."""
     if not path.startswith(LIST):
         return None
-    return {"POST": NewKeyBody, "PATCH": KeyChangeBody}.get(method)
+    return NewKeyBody if method == "POST" else KeyChangeBody if method == "PATCH" else None
 
 
 @router.get(

@@ -47,6 +47,8 @@ class Batch:
             `curable`, `completed_at` and the first `failures`; older releases wrote none.
         key_id: of the API key that it came with.
         sent_lines: how many lines it has, of one that was read when it came.
+        pause: why we have paused it, in words for its owner; None if a person has, or nobody.
+        cut: why the rest of its manifest is not read, in such words; None as long as it is.
     """
 
     id: str
@@ -69,6 +71,8 @@ class Batch:
     summary: Mapping[str, Any] | None = None
     key_id: str | None = None
     sent_lines: int | None = None
+    pause: str | None = None
+    cut: str | None = None
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -99,6 +103,14 @@ class Batch:
     def called(self) -> str:
         """What people call it: its name, or that of the manifest."""
         return self.name or self.source.partition("/batches/")[2].removesuffix(".jsonl") or self.id
+
+    @property
+    def notes(self) -> list[str]:
+        """What its owner should know of it, beside its numbers."""
+        is_paused = self.status is BatchStatus.PAUSED
+        is_told = self.pause is not None and (is_paused or self.report is not None)
+        paused = [f"{'paused' if is_paused else 'was paused'}: {self.pause}"] if is_told else []
+        return [*paused, *([self.cut] if self.cut is not None else [])]
 
     @property
     def counting(self) -> Counting:

@@ -34,6 +34,7 @@ from comfy_serverless.observability import log
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
+    from comfy_serverless.batches.budgets import BatchBudgets
     from comfy_serverless.errors import ComfyError
     from comfy_serverless.table.job_state import JobState
 
@@ -53,11 +54,13 @@ class Keeper(BatchReader):
         own_queue: where orders to ourselves go.
         output_bucket: where reports go.
         step_functions: starts the state machine that reads large manifests; None if there is none.
+        budgets: those of keys that batches came with; None where there are none.
     """
 
     own_queue: JobQueue
     output_bucket: str
     step_functions: SFNClient | None = None
+    budgets: BatchBudgets | None = None
 
     # Ranges are read.
 
@@ -119,6 +122,9 @@ class Keeper(BatchReader):
             if part is not None and not part.is_read and batch is not None and batch.status is BatchStatus.PAUSED:
                 self.batches.leave(batch_id, part)
             return True
+        if batch.cut is not None:
+            self.batches.cut_range(batch_id, part)
+            return True
         return self.read_range(batch, part, until=until, now=now)
 
     def read_or_pass_on(self, batch_id: str, start: int, *, until: float) -> None:
@@ -144,6 +150,7 @@ class Keeper(BatchReader):
             self.batches.end_advance(batch.id)
 
     def _advance(self, batch: Batch, *, until: float, now: Callable[[], float]) -> None:
+        batch = self._paused_for_its_budget(batch)
         if batch.take_from is not None:
             if batch.status is not BatchStatus.CANCELED:
                 self._take(batch)
@@ -170,6 +177,17 @@ class Keeper(BatchReader):
             return
         self.batches.extend(batch, settled, for_s=max(ADVANCE_EVERY_S, len(ranges)))
         self._end(batch, ranges)
+
+    def _paused_for_its_budget(self, batch: Batch) -> Batch:
+        """Pause a running batch whose key has cost what it may. Returns it as it is then."""
+        if batch.status is not BatchStatus.RUNNING or self.budgets is None:
+            return batch
+        why = self.budgets.reason_to_pause(batch)
+        if why is None:
+            return batch
+        if self.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING], why=why):
+            log.warning("a batch is paused: the budget of its key is used up", batch=batch.id, owner=batch.owner)
+        return self.batches.get(batch.id) or batch
 
     def _end(self, batch: Batch, ranges: list[Range], *, problem: ComfyError | None = None) -> None:
         """Write the report, where the owner of an owner's batch has his results."""
@@ -211,7 +229,7 @@ class Keeper(BatchReader):
                     self.batches.extend(batch, max(batch.settled, settled))
                     renewed = now()
             if is_first:
-                settled, is_first = max(settled, counted.settled), counted.ended >= part.end
+                settled, is_first = max(settled, counted.settled), counted.settled >= part.end
         if is_first:
             settled = batch.size_bytes
         self.batches.extend(batch, settled)

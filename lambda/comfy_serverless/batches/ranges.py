@@ -67,6 +67,7 @@ class Range:
         ended_lines: how many lines begin in the range up to `ended`, blank ones too; None if an older release has
             counted them.
         failures: the first lines that have failed, as of the last look, by their numbers in the range.
+        unread: so many bytes behind `end` were the range's too, and are not read: the batch had too many bad lines.
     """
 
     start: int
@@ -85,10 +86,14 @@ class Range:
     ahead: Counts | None = None
     ended_lines: int | None = None
     failures: tuple[Mapping[str, Any], ...] = ()
+    unread: int = 0
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
         columns = read_columns(cls, item)
+        if item.get("is_cut"):
+            columns["end"] = min(item["end"], item["offset"])
+            columns["unread"] = item["end"] - columns["end"]
         sets = {name: frozenset(columns.get(name, ())) for name in ("drawing", "steady")}
         return cls(**{**columns, **sets, "failures": tuple(columns.get("failures", ()))})
 
@@ -143,7 +148,8 @@ def first_lines(ranges: Sequence[Range]) -> list[int | None]:
     first: int | None = 1
     for part in ranges:
         firsts.append(first)
-        first = first + part.begun if first is not None and part.begun is not None and part.is_read else None
+        is_known = part.begun is not None and part.is_read and not part.unread
+        first = first + (part.begun or 0) if first is not None and is_known else None
     return firsts
 
 

@@ -158,6 +158,9 @@ class BatchReader:
                 if wanted is not None and wanted.status is BatchStatus.PAUSED:
                     self.batches.leave(batch.id, part)
                 return True
+            if wanted.cut is not None:
+                self.batches.cut_range(batch.id, part)
+                return True
             bad = [
                 replace(one, line=None if begun is None or one.line is None else begun + one.line)
                 for one in self.submit(batch, chunk.lines, draws=draws)
@@ -175,11 +178,23 @@ class BatchReader:
                 log.info("another function reads this range", batch=batch.id, start=part.start)
                 return True
             part = after
+            self._count_bad(batch, len(bad))
             if now() >= until:
                 return part.is_read
         if not part.is_read:  # only the rest of a line that began before is left
             self.batches.mark_read(batch.id, part, replace(part, offset=part.end), [])
         return True
+
+    def _count_bad(self, batch: Batch, count: int) -> None:
+        """Have no more of a manifest read that has too many bad lines: each costs an item of the table."""
+        most = self.settings.max_bad_lines
+        if count and self.batches.count_bad(batch.id, count) >= most:
+            log.warning("the rest of a manifest is not read: it has too many bad lines", batch=batch.id, most=most)
+            self.batches.cut(
+                batch.id,
+                f"{most:,} lines were no requests: the rest of the manifest is not read. The others run as ever; mend "
+                "the manifest, and send it again: lines that have run do not run twice",
+            )
 
     def submit(self, batch: Batch, lines: Sequence[Line], *, draws: Callable[[str], bool] | None) -> list[BadLine]:
         """Make jobs of lines; returns the bad ones, with their numbers among these. `draws`: see `request_in`."""

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,7 +34,7 @@ from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
 from comfy_serverless.batches.fates import BadBetween, Fate, fates
 from comfy_serverless.batches.first_lines import FirstLines
 from comfy_serverless.batches.pinning import Pins, labels_of_job
-from comfy_serverless.batches.reading import THREADS
+from comfy_serverless.batches.reading import THREADS, read_lines
 from comfy_serverless.batches.results import Row, shown_input
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
@@ -88,6 +88,7 @@ class Summary:
     failures: list[dict[str, Any]] = field(default_factory=list)
     labels: dict[str, None] = field(default_factory=dict)
     inputs: dict[str, None] = field(default_factory=dict)
+    unread: int = 0
 
     def add(self, row: dict[str, Any]) -> None:
         """Count a row."""
@@ -142,10 +143,21 @@ def write_part(
             for fate in chunk.lines:
                 rows.write(json.dumps(_row(fate, outputs, pins, batch)).encode() + b"\n")
             number = chunk.number
-        rows.write(json.dumps({"begun": number}).encode() + b"\n")
+        unread = _unread_lines(s3, batch, part)
+        number += len(unread)
+        last = {"begun": number, **({"unread": sum(unread)} if unread else {})}
+        rows.write(json.dumps(last).encode() + b"\n")
     place = _place(batch, part)
     s3.put_object(Bucket=place.bucket, Key=place.key, Body=content.getvalue())
     return None
+
+
+def _unread_lines(s3: S3Client, batch: Batch, part: Range) -> bytes:
+    """The lines of a range that are not read, one for each that is not blank: only counted, so that those behind them
+    keep their numbers.
+    """
+    lines = read_lines(s3, batch, start=part.end, end=part.end + part.unread)
+    return bytes(not line.is_blank for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +192,8 @@ def write_report(
         return f"s3://{bucket}/{base}{ending}"
 
     with tempfile.TemporaryDirectory() as name, closing(FirstLines(Path(name) / "first.db")) as first_lines:
-        summary = _summarised(_numbered(s3, batch, parts), first_lines)
+        summary = Summary()
+        _summarise(_numbered(s3, batch, parts, into=summary), first_lines, summary)
 
         def rows(having: bytes = b"") -> Iterator[dict[str, Any]]:
             return first_lines.marked(_numbered(s3, batch, parts, having=having))
@@ -197,6 +210,8 @@ def write_report(
         said = {"code": problem.code, "message": outward(problem.message)[:MAX_MESSAGE_CHARACTERS]}
         summary.failures.append({"line": None, "job_id": "", "status": BAD, **said})
     status = batch.final_status(is_all_bad=summary.is_all_bad or problem is not None)
+    # It has ended with this.
+    notes = replace(batch, report=f"s3://{bucket}/{base}.report.json").notes
     document = {
         "batch": batch.id,
         "source": batch.called if batch.is_owned else batch.source,
@@ -211,6 +226,8 @@ def write_report(
         "curable": summary.curable,
         **written,
         "columns_left_out": summary.columns_left_out,
+        **({"unread_lines": summary.unread} if summary.unread else {}),
+        **({"notes": notes} if notes else {}),
         "first_failures": summary.failures,
     }
     content = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
@@ -295,11 +312,14 @@ def next_id(job_id: str) -> str:
 # The parts together.
 
 
-def _numbered(s3: S3Client, batch: Batch, parts: Sequence[Range], *, having: bytes = b"") -> Iterator[dict[str, Any]]:
+def _numbered(
+    s3: S3Client, batch: Batch, parts: Sequence[Range], *, having: bytes = b"", into: Summary | None = None
+) -> Iterator[dict[str, Any]]:
     """All rows, with their lines' numbers in the file: as many more as lines begin in the ranges before.
 
     Args:
         having: rows without these bytes are left out, without being parsed.
+        into: is told how many lines are not read.
     """
     before = 0
     for part in parts:
@@ -312,18 +332,18 @@ def _numbered(s3: S3Client, batch: Batch, parts: Sequence[Range], *, having: byt
                 row = json.loads(line)
                 if "begun" in row:  # the last one
                     before += row["begun"]
+                    if into is not None:
+                        into.unread += row.get("unread", 0)
                 else:
                     row["line"] += before
                     yield row
 
 
-def _summarised(rows: Iterator[dict[str, Any]], first_lines: FirstLines) -> Summary:
-    summary = Summary()
+def _summarise(rows: Iterator[dict[str, Any]], first_lines: FirstLines, summary: Summary) -> None:
     for row in rows:
         if row["job_id"]:
             row["duplicate_of"] = first_lines.of(row["job_id"], row["line"])
         summary.add(row)
-    return summary
 
 
 def _as_lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:

@@ -165,6 +165,27 @@ class BatchStore(BatchLists):
         )
         return self._table.try_update(change)
 
+    def count_bad(self, batch_id: str, count: int) -> int:
+        """Count bad lines that were just found; returns how many the batch has. One that is cut off counts fewer."""
+        pk, sk = batch_key(batch_id)
+        change = Update(pk=pk, sk=sk, assign={}, add={"bad_lines": count}, condition="attribute_exists(pk)")
+        return int(self._table.update(change)["bad_lines"])
+
+    def cut(self, batch_id: str, why: str) -> None:
+        """Write that no more of a batch's manifest is read, and why."""
+        self._table.try_update(self._change(batch_id, {"cut": why}))
+
+    def cut_range(self, batch_id: str, part: Range) -> None:
+        """Write that nothing of a range is read behind what is."""
+        change = Update(
+            pk=batch_pk(batch_id),
+            sk=range_sk(part.start),
+            assign={"is_cut": True, "touched": now_s()},
+            condition="#offset = :seen",
+            values={"seen": part.offset},
+        )
+        self._table.try_update(change)
+
     def mark_ordered(self, batch_id: str, part: Range) -> None:
         """Write that an abandoned range has been ordered again: if nothing comes of it, the next order is later."""
         change = Update(
@@ -254,10 +275,18 @@ class BatchStore(BatchLists):
         condition = f"attribute_exists(pk) AND {change.condition}"
         return self._table.try_update(replace(change, remove=[KEEPER, KEEPER_DUE], condition=condition))
 
-    def set_status(self, batch_id: str, status: BatchStatus, *, was: Sequence[BatchStatus]) -> bool:
-        """Pause, resume or cancel. Returns False if it is in none of those states."""
+    def set_status(
+        self, batch_id: str, status: BatchStatus, *, was: Sequence[BatchStatus], why: str | None = None
+    ) -> bool:
+        """Pause, resume or cancel. Returns False if it is in none of those states.
+
+        Args:
+            why: of a pause that no person has asked for.
+        """
         values = {f"was{number}": one.value for number, one in enumerate(was)}
-        change = self._change(batch_id, {"status": status.value})
+        change = self._change(batch_id, {"status": status.value, **({"pause": why} if why is not None else {})})
+        if status is BatchStatus.PAUSED and why is None:
+            change = replace(change, remove=["pause"])
         condition = f"#status IN ({', '.join(f':{name}' for name in values)}) AND {change.condition}"
         return self._table.try_update(replace(change, condition=condition, values=values))
 

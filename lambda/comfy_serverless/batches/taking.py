@@ -84,11 +84,12 @@ def take_again(s3: S3Client, report: S3Address, copy: S3Address, *, only: str) -
     Raises InvalidRequest: there are none.
     """
     chosen = Retry(Selection.parse(only))
-    sizes: list[int] = []
+    size_bytes = 0
 
     def lines() -> Iterator[bytes]:
+        nonlocal size_bytes
         for line in chosen.lines(Results(s3, report).again()):
-            sizes.append(len(line))
+            size_bytes += len(line)
             yield line
 
     body: Any = Pieces(lines())
@@ -96,7 +97,7 @@ def take_again(s3: S3Client, report: S3Address, copy: S3Address, *, only: str) -
     s3.upload_fileobj(body, copy.bucket, copy.key, ExtraArgs=extra, Config=ONE_BY_ONE)
     if not chosen.count:
         raise InvalidRequest(f"no line of that batch can be run again by {only[:100]!r}.")
-    return sum(sizes)
+    return size_bytes
 
 
 def copy_whole(

@@ -1,22 +1,26 @@
-"""Follows a job of the API to its end: by its events where there are any, else by asking; and what its end means.
+"""Follows a job of the API to its end: by its live events where there are any, else by asking; and what its end means.
 
-events ──► shown at once       a stream that ends, or there is none ──► the job is asked
+urls.events ──► shown at once      ends, or breaks off ──► the job is asked ──► again, from the last event's id on
+                                   three times nothing ──► the job is asked every second, and the events once a minute
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_serverless.cli import remote
+from comfy_serverless.cli.habits import one_line, say
+from comfy_serverless.cli.remote_events import NoStream, events
 from comfy_serverless.errors import Canceled, ComfyError, JobExpired, UpstreamError
 
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 #: Between two questions, in seconds.
 _ASK_EVERY_S = 1.0
-#: A stream that ends sooner than this was none: after so many of them the job is only asked.
-_SHORT_STREAM_S, _SHORT_STREAMS = 0.2, 3
+#: A stream that ends sooner than this was none; after so many in a row the job is asked, and the next one tried later.
+_SHORT_STREAM_S, _SHORT_STREAMS, _TRY_AGAIN_S = 0.2, 3, 60.0
 
 #: Is shown how far a job is: from 0 to 1, and what goes on just now.
 Show = Callable[[float, str], None]
@@ -24,18 +28,90 @@ Show = Callable[[float, str], None]
 
 def follow(api: remote.Api, job_id: str, show: Show) -> dict[str, Any]:
     """Follow a job, and return it when it has ended."""
-    short_streams = 0
+    streams, watcher = Streams(), _Watcher(api, show)
     found = remote.job(api, job_id)
     while not is_over(found):
         show(*how_far(found))
-        if short_streams < _SHORT_STREAMS:
-            begun = time.monotonic()
-            _watch_events(api, found, show)
-            short_streams = short_streams + 1 if time.monotonic() - begun < _SHORT_STREAM_S else 0
-        else:
-            remote.pause(_ASK_EVERY_S)
+        pause_s = _ASK_EVERY_S
+        if streams.is_due(now := time.monotonic()):
+            reason = watcher.watch(found)
+            pause_s = streams.ended(now, time.monotonic(), reason, has_told=watcher.has_told)
+            if streams.is_given_up:
+                say(one_line(f"No live events ({streams.reason}): the job is asked every second instead."))
+        if pause_s and not watcher.is_over:
+            remote.pause(pause_s)
         found = remote.job(api, job_id)
     return found
+
+
+@dataclass(slots=True)
+class Streams:
+    """Decides, from how its streams have ended, whether a job is watched by its events or asked. No IO.
+
+    Attributes:
+        reason: why the last one was none.
+        is_given_up: whether that is so since the last one: somebody should be told.
+    """
+
+    reason: str = ""
+    is_given_up: bool = False
+    _short: int = 0
+    _not_before: float = 0.0
+    _is_told: bool = False
+
+    def is_due(self, now: float) -> bool:
+        """Whether a stream is to be tried now."""
+        self.is_given_up = False
+        return now >= self._not_before
+
+    def ended(self, begun: float, now: float, reason: str | None, *, has_told: bool) -> float:
+        """A stream has ended. Returns how long to wait before the job is asked.
+
+        Args:
+            reason: why it was none, or broke off; None if it ended as one does.
+            has_told: whether there was an event in it.
+        """
+        if now - begun >= _SHORT_STREAM_S and (has_told or reason is None):
+            self._short = 0
+            return 0.0 if reason is None else _ASK_EVERY_S
+        self._short += 1
+        self.reason = reason or "they end at once"
+        if self._short >= _SHORT_STREAMS:
+            self._not_before = now + _TRY_AGAIN_S
+            self.is_given_up, self._is_told = not self._is_told, True
+        return _ASK_EVERY_S
+
+
+@dataclass(slots=True)
+class _Watcher:
+    """Shows what the events of a job tell, and remembers up to where."""
+
+    api: remote.Api
+    show: Show
+    is_over: bool = False
+    has_told: bool = False
+    last_id: str = ""
+
+    def watch(self, found: Mapping[str, Any]) -> str | None:
+        """Watch until the job has ended or its stream has. Returns why there is no stream, or no more of it."""
+        self.has_told = False
+        known = {"status": found.get("status"), "progress": found.get("progress")}
+        try:
+            for event in events(self.api, found, last_id=self.last_id):
+                self.has_told, self.last_id = True, event.id or self.last_id
+                if event.kind == "status":
+                    known |= {name: event.data.get(name) for name in ("status", "queue_position")}
+                elif event.kind == "progress":
+                    known["progress"] = event.data
+                else:
+                    continue
+                self.show(*how_far(known))
+                if is_over(known):
+                    self.is_over = True
+                    break
+        except NoStream as none:
+            return str(none)
+        return None
 
 
 def is_over(job: Mapping[str, Any]) -> bool:
@@ -67,18 +143,3 @@ def failure_of(job: Mapping[str, Any]) -> ComfyError | None:
     if status == "expired":
         return JobExpired(f"the job {job_id} has waited for too long, and no worker has begun it: submit it again.")
     return UpstreamError(f"the job {job_id} ended as {status}, and the API does not say why.")
-
-
-def _watch_events(api: remote.Api, found: Mapping[str, Any], show: Show) -> None:
-    """Show what the events of a job tell, until it has ended or the stream has."""
-    known = {"status": found.get("status"), "progress": found.get("progress")}
-    for kind, data in remote.events(api, str(found["id"])):
-        if kind == "status":
-            known |= {"status": data.get("status"), "queue_position": data.get("queue_position")}
-        elif kind == "progress":
-            known["progress"] = data
-        else:
-            continue
-        show(*how_far(known))
-        if is_over(known):
-            return

@@ -159,8 +159,12 @@ def _watch(options: argparse.Namespace) -> int:
     from comfy_serverless.errors import Canceled
 
     api = remote.Api.from_environment()
-    with ProgressLine() as line:
-        job = follow(api, options.job_id, line.show)
+    try:
+        with ProgressLine() as line:
+            job = follow(api, options.job_id, line.show)
+    except KeyboardInterrupt:
+        say(f"The job goes on without you: `comfy-serverless jobs watch {options.job_id}` follows it.")
+        raise
     failure = failure_of(job)
     if options.json:
         print_json(job)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -147,34 +147,6 @@ def outputs(api: Api, found: Mapping[str, Any]) -> Iterator[Document]:
         cursor = page.get("next_cursor")
         if not cursor:
             return
-
-
-def events(api: Api, job_id: str) -> Iterator[tuple[str, Document]]:
-    """The events of a job as they come, until the API ends the stream. Whatever goes wrong ends it too: ask the job."""
-    url = f"{api.base_url}/api/v2/jobs/{quote(job_id, safe='')}/events"
-    try:
-        with api.send("GET", url, with_key=True, stream=True, headers={"Accept": "text/event-stream"}) as answer:
-            kind = answer.headers.get("content-type", "")
-            if answer.status_code == HTTPStatus.OK and kind.startswith("text/event-stream"):
-                yield from frames(line.decode("utf-8", "replace") for line in answer.iter_lines(chunk_size=4096))
-    except requests.RequestException:
-        return
-
-
-def frames(lines: Iterable[str]) -> Iterator[tuple[str, Document]]:
-    """The events in the lines of a stream; comments, and data that is no JSON object, are passed over. No IO."""
-    kind, data = "message", []
-    for line in lines:
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "event":
-            kind = value
-        elif name == "data":
-            data.append(value)
-        elif not line:
-            if (document := object_in("\n".join(data))) is not None:
-                yield kind, document
-            kind, data = "message", []
 
 
 def has_bytes(api: Api, digest: str, naming: Mapping[str, Any]) -> Document | None:

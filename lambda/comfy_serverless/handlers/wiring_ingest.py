@@ -20,9 +20,12 @@ def ingest() -> Drops:
     import boto3
 
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+    from comfy_serverless.batches.budgets import BatchBudgets
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.keeper import Keeper
     from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.table.api_keys import ApiKeyStore
+    from comfy_serverless.table.usage import UsageStore
 
     settings = wiring.settings()
     table_name, assets_bucket, output_bucket, _, _ = settings.require(
@@ -38,6 +41,7 @@ def ingest() -> Drops:
         settings=settings,
         output_bucket=output_bucket,
         step_functions=boto3.client("stepfunctions") if settings.batch_state_machine else None,
+        budgets=BatchBudgets(ApiKeyStore(patient), UsageStore(patient)),
         named=wiring.NamesWhenAsked(_names),
         behind=functools.cache(lambda: _behind(patient)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _BEYOND_THE_END = frozenset({"InvalidRange", "416"})
 _READ_BYTES = 64 * 1024
+#: Longer lines are none of ours, and a page of more bytes ends early: the file may stand in a bucket of others.
+MAX_LINE_BYTES, MAX_PAGE_BYTES = 256 * 1024, 16 * 1024 * 1024
 
 
 class Page(NamedTuple):
@@ -49,8 +51,8 @@ def read_page(s3: S3Client, address: S3Address, *, start: int, limit: int) -> Pa
     try:
         answer = s3.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-")
         with closing(answer["Body"]) as body:
-            for line in body.iter_lines(_READ_BYTES, keepends=True):
-                if len(outputs) == limit:
+            for line in _lines(body.iter_chunks(_READ_BYTES)):
+                if len(outputs) == limit or end - start >= MAX_PAGE_BYTES:
                     return Page(outputs, end)
                 output = Output.model_validate_json(line)
                 # We make links to all that it names.
@@ -66,3 +68,17 @@ def read_page(s3: S3Client, address: S3Address, *, start: int, limit: int) -> Pa
             raise
         raise InvalidCursor("the cursor is beyond the end; send the `next_cursor` of the page before.") from error
     return Page(outputs, None)
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines with their ends. Raises InvalidCursor for one that is too long, before it is all in memory."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).splitlines(keepends=True) or [b""]
+        if rest.endswith(b"\n"):
+            lines, rest = [*lines, rest], b""
+        yield from lines
+        if len(rest) > MAX_LINE_BYTES:
+            raise InvalidCursor("the list of outputs has a line that is too long: it is none of ours.")
+    if rest:
+        yield rest

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.presign import LinkSigner
+from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.errors import InvalidCursor
 from comfy_serverless.jobs.document import Job, JobStatus, Output
-from comfy_serverless.jobs.output_list import list_of
+from comfy_serverless.jobs.output_list import MAX_LINE_BYTES, list_of, read_page
 from tests.unit.api_world import RESULTS, Answer, ApiWorld, api_world
 from tests.unit.jobs.test_links import output
 
@@ -135,3 +137,26 @@ def test_outputs_are_their_owners(api: ApiWorld) -> None:
     job_id = job_of(api, outputs_of())
     assert page(api, job_id, owner="rival").status == 404
     assert page(api, job_id, owner="").status == 401
+
+
+def test_an_endless_line_in_a_list_is_not_read_to_its_end() -> None:
+    """The list may stand in a partner's bucket, who can write there what he likes."""
+    taken = 0
+
+    class Body:
+        def iter_chunks(self, size: int) -> Iterator[bytes]:
+            nonlocal taken
+            while True:
+                taken += size
+                yield b"x" * size
+
+        def close(self) -> None:
+            pass
+
+    class S3:
+        def get_object(self, **_: object) -> dict[str, Any]:
+            return {"Body": Body()}
+
+    with pytest.raises(InvalidCursor, match="none of ours"):
+        read_page(S3(), S3Address("partner", "job/outputs.jsonl"), start=0, limit=10)  # type: ignore[arg-type]
+    assert taken <= MAX_LINE_BYTES + 128 * 1024

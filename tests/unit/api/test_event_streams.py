@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from comfy_serverless.api.live import LIST_READS_A_MINUTE, READS_A_MINUTE
+from comfy_serverless.api.live import (
+    BURST,
+    LIST_READS_A_MINUTE,
+    QUIET_LIST_PAUSE_S,
+    READS_A_MINUTE,
+    READS_A_SECOND,
+)
 from comfy_serverless.api.watching import ENDS, KEEP_ALIVE, KEEP_ALIVE_S, PATIENCE_S
 from comfy_serverless.jobs.document import Job, JobStatus, JobUrls, Output, Progress
 from tests.unit.api_world import ApiWorld, api_world
@@ -185,6 +191,22 @@ def test_something_is_always_sent_within_the_idle_limits(api: ApiWorld, events: 
 
 
 # What it costs.
+
+
+@pytest.mark.parametrize("what", ["job", "list"])
+def test_a_watcher_that_has_left_costs_two_keep_alives_and_what_is_read_until_then(
+    api: ApiWorld, events: EventWorld, what: str
+) -> None:
+    """The first of them may still be taken by the network, and the second is refused (`handlers.runtime_api`)."""
+    job = submit(api)
+    stream = parts(events.open(job["urls"]["events"] if what == "job" else list_link(api, "team"), until_s=840.0))
+    next(stream)
+    left = events.clock.now
+    api.calls.clear()
+    assert [next(stream), next(stream)] == [KEEP_ALIVE, KEEP_ALIVE]
+    took = events.clock.now - left
+    assert took < 2 * (KEEP_ALIVE_S + QUIET_LIST_PAUSE_S)
+    assert 0 < sum(api.calls[name] for name in READS) <= BURST + took * READS_A_SECOND
 
 
 @pytest.mark.parametrize("begun", [False, True])

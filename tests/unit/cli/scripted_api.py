@@ -114,7 +114,7 @@ def job(status: str = "succeeded", **more: Any) -> dict[str, Any]:
         "progress": None,
         "outputs": [],
         "error": None,
-        "urls": {"self": "/api/v2/jobs/fox-1", "events": "/e", "cancel": "/c"},
+        "urls": {"self": "/api/v2/jobs/fox-1", "events": "/api/v2/jobs/fox-1/events", "cancel": "/c"},
         **more,
     }
 

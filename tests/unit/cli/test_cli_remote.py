@@ -12,6 +12,7 @@ import pytest
 
 from comfy_serverless.cli import following, remote
 from comfy_serverless.cli.main import main
+from comfy_serverless.cli.remote_events import frames
 from comfy_serverless.errors import (
     Canceled,
     ComfyError,
@@ -280,11 +281,15 @@ def test_events_are_shown_and_the_job_itself_says_how_it_ended(server: ScriptedA
     "events",
     [Told(501, {"error": {"code": "not_implemented", "message": "no"}}), Told(404), Told(429, BUSY), Told(200, "{}")],
 )
-def test_where_there_are_no_events_the_job_is_asked(server: ScriptedApi, events: Told, pauses: list[float]) -> None:
+def test_where_there_are_no_events_the_job_is_asked_and_that_is_said(
+    server: ScriptedApi, events: Told, pauses: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = iter(["queued", "running", "running", "running", "running", "running", "failed"])
     server.answer = lambda request: events if request.path.endswith("/events") else Told(body=job(next(asked)))
     assert following.follow(api(), "fox-1", lambda *_: None)["status"] == "failed"
-    assert pauses == [1.0] * 3, "after three streams that were none"
+    assert pauses == [1.0] * 6
+    assert server.paths.count("GET /api/v2/jobs/fox-1/events") == 3, "no more are tried for a minute"
+    assert capsys.readouterr().err.count("No live events (") == 1
 
 
 @pytest.mark.parametrize(
@@ -300,7 +305,62 @@ def test_where_there_are_no_events_the_job_is_asked(server: ScriptedApi, events:
     ],
 )
 def test_frames(text: str, expected: list[tuple[str, object]]) -> None:
-    assert list(remote.frames(text.split("\n"))) == expected
+    assert [(event.kind, event.data) for event in frames(text.split("\n"))] == expected
+
+
+def test_a_stream_that_ends_goes_on_behind_the_last_event(
+    server: ScriptedApi, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(following, "_SHORT_STREAM_S", 0.0)
+    running = Told(body=job("running"))
+    first = Told(
+        body='event: progress\ndata: {"value": 0.5}\nid: one\n\nevent: output\ndata: {}\nid: two\n\n',
+        headers={"content-type": "text/event-stream"},
+        promised=10_000,  # it breaks off
+    )
+    server.answer = in_turn(running, first, running, sse(("status", {"status": "succeeded"})), Told(body=job()))
+    following.follow(api(), "fox-1", lambda *_: None)
+    asked = [one for one in server.asked if one.path.endswith("/events")]
+    assert [one.headers.get("last-event-id") for one in asked] == [None, "two"]
+
+
+def test_a_link_to_another_place_is_followed_without_the_key(server: ScriptedApi, pauses: list[float]) -> None:
+    with scripted_api(lambda _: sse(("status", {"status": "succeeded"}))) as streaming:
+        links = {"events": f"{streaming.url}/live/api/v2/jobs/fox-1/events?token=t"}
+        server.answer = in_turn(Told(body=job("running", urls=links)), Told(body=job()))
+        following.follow(api(), "fox-1", lambda *_: None)
+        (asked,) = streaming.asked
+        assert (asked.path, asked.key) == ("/live/api/v2/jobs/fox-1/events?token=t", None)
+        assert server.paths == ["GET /api/v2/jobs/fox-1"] * 2
+    assert pauses == []
+
+
+def test_streams_that_fail_are_tried_again_after_a_minute_and_told_once() -> None:
+    streams = following.Streams()
+    for now in (0.0, 1.0, 2.0):
+        assert streams.is_due(now)
+        streams.ended(now, now + 0.9, "refused", has_told=False)  # a slow refusal is one, too
+    assert streams.is_given_up
+    assert not streams.is_due(30.0)
+    assert streams.is_due(63.0)
+    streams.ended(63.0, 63.1, "refused", has_told=False)
+    assert not streams.is_given_up, "it was said"
+    assert streams.is_due(124.0)
+    assert streams.ended(124.0, 200.0, None, has_told=True) == 0.0, "a good one: the job is asked at once"
+    assert streams.is_due(200.0)
+
+
+def test_ctrl_c_leaves_a_watched_job_to_itself(
+    server: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> Any:
+        raise KeyboardInterrupt
+
+    server.answer = lambda _: Told(body=job("running"))
+    monkeypatch.setattr(following, "events", interrupted)
+    assert main(["jobs", "watch", "fox-1"]) == 130
+    assert "goes on without you" in capsys.readouterr().err
+    assert server.paths == ["GET /api/v2/jobs/fox-1"], "nothing is canceled"
 
 
 @pytest.mark.parametrize(
@@ -712,11 +772,11 @@ def test_ctrl_c_asks_the_api_to_cancel_the_job_and_waits_for_its_end(
             return told
         return service(asked)
 
-    def interrupted(*_: object) -> Any:
+    def interrupted(*_: object, **__: object) -> Any:
         raise KeyboardInterrupt
 
     server.answer = answer
-    monkeypatch.setattr(remote, "events", interrupted)
+    monkeypatch.setattr(following, "events", interrupted)
     assert main(["run", workflow, "--remote"]) == 130
     assert "was canceled on request" in capsys.readouterr().err
     assert any(path.endswith("/cancel") for path in server.paths)
@@ -727,7 +787,7 @@ def test_ctrl_c_before_the_job_was_taken_ends_without_one(
 ) -> None:
     server.answer = in_turn(UNKNOWN)
 
-    def interrupted(*_: object) -> Any:
+    def interrupted(*_: object, **__: object) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(remote, "submit", interrupted)

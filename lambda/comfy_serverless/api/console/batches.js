@@ -87,7 +87,7 @@ const one = async (root, name) => {
   const paint = () => {
     replace(state, split(batch), counts(batch), h("p", { class: "dim", "data-varies": "" }, pace(batch) || null),
       h("p", { class: "dim row" }, "begun ", time(batch.created_at), batch.counted_at ? [" · counted ", time(batch.counted_at)] : null));
-    const now = JSON.stringify([batch.status, batch.is_read, batch.report_url !== null, batch.first_failures]);
+    const now = JSON.stringify([batch.status, batch.is_read, batch.report_url !== null, batch.first_failures, batch.notes]);
     if (now.replace(/"https?:[^"]*"/g, "") === before) return;
     before = now.replace(/"https?:[^"]*"/g, "");
     replace(head, h("h1", { tabindex: "-1" }, batch.name), statusChip(batch.status), h("span", { class: "grow" }), doable(batch));
@@ -124,8 +124,9 @@ const one = async (root, name) => {
 const failed = (batch) => {
   const found = batch.first_failures ?? [];
   const reports = [["Report (CSV)", batch.csv_url], ["Rows (JSON)", batch.rows_url], ["Summary", batch.report_url]].filter(([, url]) => url);
-  if (!found.length && !reports.length) return null;
-  return h("div", { class: "card" }, h("header", {}, h("h2", { class: "grow" }, found.length ? "First failures" : "Report"),
+  const notes = (batch.notes ?? []).map((note) => h("p", { class: "wrap" }, note));
+  if (!found.length && !reports.length) return notes.length ? h("div", { class: "card" }, notes) : null;
+  return h("div", { class: "card" }, notes, h("header", {}, h("h2", { class: "grow" }, found.length ? "First failures" : "Report"),
     reports.map(([text, url]) => h("a", { class: "button quiet small", href: url, target: "_blank", rel: "noopener" }, text))),
   found.length ? table("First failures", ["Line", "Job", "Why"], found.map((one) => [one.line ?? "–", one.job_id ? h("a", { href: `#/jobs/${encodeURIComponent(one.job_id)}` }, shortId(one.job_id)) : "–", [h("b", {}, one.code), " ", one.message]]), ["num", "", "wrap"]) : null);
 };

@@ -142,6 +142,7 @@ class OfStack:
             created_at=batch.created_at,
             progress=self._progress(batch),
             report=batch.report,
+            notes=batch.notes,
         )
         if is_brief:
             return known

@@ -239,6 +239,7 @@ def _known(document: Document) -> Known:
         bad_lines=[{"line": one["line"], "message": one["message"]} for one in bad[:_SHOWN]],
         first_failures=[{**one, "status": "failed"} for one in others[:_SHOWN]],
         codes=document.get("codes") or {},
+        notes=tuple(map(str, document.get("notes") or ())),
         curable=document.get("curable"),
     )
 

@@ -28,6 +28,7 @@ class Known:
         report: where its report is; None until it has ended.
         bad_lines, first_failures: the first of them, as far as they are known.
         codes, curable, completed_at: of one that has ended.
+        notes: why we have paused it, or read no further.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Known:
     first_failures: Sequence[Mapping[str, Any]] = ()
     codes: Mapping[str, int] = field(default_factory=dict)
     curable: int | None = None
+    notes: Sequence[str] = ()
 
     @property
     def status(self) -> str:

@@ -49,6 +49,7 @@ def facts(batch: Known) -> dict[str, Any]:
         "completed_at": batch.completed_at,
         "bad_lines": list(batch.bad_lines)[:SHOWN],
         "first_failures": list(batch.first_failures)[:SHOWN],
+        "notes": list(batch.notes),
         "codes": dict(batch.codes),
         "curable": batch.curable,
         "report": batch.report,
@@ -117,6 +118,8 @@ def watch(place: Place, batch: Known) -> Known:
             f"The batch {batch.name} is paused: nothing more begins, so nothing is waited for. "
             f"`comfy-serverless batch resume {batch.name}` lets it go on."
         )
+        for note in batch.notes:
+            say(f"Note: {note}.")
     return batch
 
 
@@ -164,6 +167,7 @@ def _lines(told: dict[str, Any], progress: BatchProgress) -> Iterator[str]:
     name = told["name"]
     yield line("batch", f"{name}  ({told['batch']})")
     yield line("status", progress.status)
+    yield from (line("note", note) for note in told["notes"])
     yield line("lines", f"{_total(progress)}: {_counts(progress)}" if progress.lines else _total(progress))
     if told["report"] is None:
         if progress.per_second and progress.status == "running":
