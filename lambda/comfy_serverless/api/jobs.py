@@ -194,17 +194,23 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
             if not isinstance(refusal, JobExists):
                 raise
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
-        state = standing
+        asked = refusal.asked_sha256 if isinstance(refusal, JobExists) else None
+        return answer_at_end(standing, until=until, asked_sha256=asked)
     return answer_at_end(state, until=until)
 
 
-def answer_at_end(state: JobState, *, until: float) -> Response[str]:
-    """A job when it is over: 200; or as it is at a moment, on the monotonic clock: 202."""
+def answer_at_end(state: JobState, *, until: float, asked_sha256: str | None = None) -> Response[str]:
+    """A job when it is over: 200; or as it is at a moment, on the monotonic clock: 202.
+
+    Args:
+        asked_sha256: of what was asked for now, if it may be something else than the job was made of.
+    """
     jobs = services(router).jobs
     # Without outputs, which may be thousands.
     state = wait_for(state, look=jobs.read_alone, enough=_is_over, until=until)
     state = jobs.read(state.id) or state
-    return answer_job(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, state)
+    status = HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED
+    return answer_job(status, state, asked_sha256=asked_sha256)
 
 
 def moment_in(seconds: float) -> float:
@@ -251,10 +257,10 @@ def job_of(owner: str, job_id: str, *, read: Callable[[str], JobState | None]) -
     return state
 
 
-def answer_job(status: int, state: JobState) -> Response[str]:
-    """A job as the contract has it, with links that work for a while."""
+def answer_job(status: int, state: JobState, *, asked_sha256: str | None = None) -> Response[str]:
+    """A job as the contract has it, with links that work for a while; `asked_sha256` as in `answer_at_end`."""
     behind = services(router)
-    job = behind.links.of_job(state.document())
+    job = behind.links.of_job(state.document()).answering(asked_sha256)
     if behind.event_links is not None:
         link = behind.event_links.of_job(state.id, owner=state.owner)
         job = job.model_copy(update={"urls": job.urls.model_copy(update={"events": link})})

@@ -32,7 +32,7 @@ from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.runnable import runnable
 from comfy_serverless.jobs.stored_request import StoredRequest
 from comfy_serverless.observability import log
-from comfy_serverless.table.job_state import JobState, NewJob
+from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import check_idempotency_key
 from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.webhooks.signing import check_webhook
@@ -120,7 +120,11 @@ def _take(
         key_id=submission.caller.key_id,
     )
     writing = services.beside.submit(stored.write, services.s3, address)
-    state = services.jobs.submit(job)
+    try:
+        state = services.jobs.submit(job)
+    except JobExists as taken:
+        taken.asked_sha256 = stored.request.digest()
+        raise
     _wait_for_request(writing, job, services)
     log.info("the job is taken", job_id=job_id, owner=owner)
     message = JobMessage(

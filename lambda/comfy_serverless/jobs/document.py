@@ -211,6 +211,16 @@ class Job(_Document):
         """How many outputs there are, listed here or not."""
         return len(self.outputs) if self.outputs_total is None else self.outputs_total
 
+    def answering(self, asked_sha256: str | None) -> Job:
+        """The job as the answer to a request that asks for this: it says so if it was made of something else."""
+        if self.request_sha256 is None or asked_sha256 is None or self.request_sha256 == asked_sha256:
+            return self
+        other = (
+            f"job_id {self.id} has been used for another request: this is the outcome of that one, and nothing was "
+            "run. Send the request again with another job_id, or without one."
+        )
+        return self.model_copy(update={"warnings": first_warnings([other, *self.warnings])})
+
     def to_json(self) -> dict[str, Any]:
         """The document as it is sent."""
         document = self.model_dump(mode="json", exclude={"outputs"})

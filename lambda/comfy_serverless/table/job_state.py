@@ -24,7 +24,13 @@ TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED,
 
 
 class JobExists(Exception):
-    """A job of this id exists already."""
+    """A job of this id exists already.
+
+    Attributes:
+        asked_sha256: of what was asked for under it now (`JobRequest.digest`), if the API has asked.
+    """
+
+    asked_sha256: str | None = None
 
 
 class LeaseLost(Exception):

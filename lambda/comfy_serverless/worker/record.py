@@ -198,14 +198,7 @@ class JobRecord:
 
     def answered(self, standing: Job) -> Job:
         """The stored outcome of a job, as the answer to this request: it says so if it was asked for something else."""
-        seen, asked = standing.request_sha256, self.request.digest() if self.request else None
-        if seen is None or asked is None or seen == asked:
-            return standing
-        other = (
-            f"job_id {self.job_id} has been used for another request: this is the outcome of that one, and nothing "
-            "was run. Send the request again with another job_id, or without one."
-        )
-        return standing.model_copy(update={"warnings": first_warnings([other, *standing.warnings])})
+        return standing.answering(self.request.digest() if self.request else None)
 
     def _about_unlisted(self, listed: int, *, of: int) -> list[str]:
         if listed == of:

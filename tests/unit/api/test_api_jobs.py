@@ -14,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import Progress as Snapshot
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
@@ -309,6 +310,22 @@ def test_generate_answers_the_finished_job_or_the_one_to_poll(api: ApiWorld, mon
     assert (answer.status, answer.json["status"]) == (200, "succeeded")
     assert len(api.messages()) == 1, "the same job_id never runs twice"
     assert generate(api, owner="other", job_id="poster").code == "forbidden"
+
+
+def test_generate_tells_whoever_sends_another_request_under_a_used_job_id(api: ApiWorld) -> None:
+    generate(api, job_id="poster", set={"3.steps": 5})
+    (message,) = api.messages()
+    digest = JobRequest.stored(message["content"]["request"]).digest()
+    begun = api.services.jobs.begin("poster", run="run")
+    assert begun.state is not None
+    outcome = ended("poster").model_copy(update={"request_sha256": digest})
+    assert api.services.jobs.finish("poster", outcome, run="run", webhook=False, places=range(0))
+    assert generate(api, job_id="poster", set={"3.steps": 5}, metadata={"of": "today"}).json["warnings"] == [
+        "one thing"
+    ]
+    told, _ = generate(api, job_id="poster", set={"3.steps": 6}).json["warnings"]
+    assert "has been used for another request" in told
+    assert api.messages() == []
 
 
 @pytest.mark.parametrize(
