@@ -53,6 +53,8 @@ class LocalFiles(MadeFiles):
         self._states: dict[Path, os.stat_result] = {}
         self._seen_folders: set[Path] = set()
         self._resolved: dict[tuple[str, str], Path | None] = {}
+        #: What nodes call a folder: its type, and where it is below that.
+        self._subfolders: dict[Path, tuple[str, str]] = {}
         self._has_looked = False
         self._own: tuple[Path, ...] = ()
         if keep_in is not None:
@@ -184,9 +186,14 @@ class LocalFiles(MadeFiles):
         return parent / place.name if parent is not None else None
 
     def _place(self, path: Path) -> Place:
-        kind, folder = next((kind, folder) for kind, folder in self._folders.items() if path.is_relative_to(folder))
-        subfolder = path.parent.relative_to(folder).as_posix()
-        return Place(path.name, "" if subfolder == "." else subfolder, kind)
+        parent = path.parent
+        known = self._subfolders.get(parent)
+        if known is None:
+            kind, folder = next((kind, folder) for kind, folder in self._folders.items() if path.is_relative_to(folder))
+            subfolder = parent.relative_to(folder).as_posix()
+            known = self._subfolders[parent] = kind, "" if subfolder == "." else subfolder
+        kind, subfolder = known
+        return Place(path.name, subfolder, kind)
 
     def _taken(self, path: Path) -> Made | None:
         """A file of ComfyUI's folders, if it is new and no other run's."""
@@ -206,9 +213,11 @@ class LocalFiles(MadeFiles):
             with self.remembered.lock:
                 if not self.remembered.is_free(state, self):
                     return None
+                linked = state
                 if self._keep_in is not None:
                     kept = _link(path, state, _kept(self._keep_in, place))
-                self.remembered.take(path.lstat(), self)
+                    linked = path.lstat()  # another name is a change
+                self.remembered.take(linked, self)
         except FileNotFoundError:
             return None
         made = self._made[path] = Made(place, kept, lambda: kept.open("rb"))
