@@ -57,6 +57,8 @@ class LocalFiles(MadeFiles):
         self._times_taken: Counter[Path] = Counter()
         self._seen_folders: set[Path] = set()
         self._resolved: dict[tuple[str, str], Path | None] = {}
+        #: What nodes call a folder: its type, and where it is below that.
+        self._subfolders: dict[Path, tuple[str, str]] = {}
         self._has_looked = False
         self._own: tuple[Path, ...] = ()
         if keep_in is not None:
@@ -200,9 +202,14 @@ class LocalFiles(MadeFiles):
         return parent / place.name if parent is not None else None
 
     def _place(self, path: Path) -> Place:
-        kind, folder = next((kind, folder) for kind, folder in self._folders.items() if path.is_relative_to(folder))
-        subfolder = path.parent.relative_to(folder).as_posix()
-        return Place(path.name, "" if subfolder == "." else subfolder, kind)
+        parent = path.parent
+        known = self._subfolders.get(parent)
+        if known is None:
+            kind, folder = next((kind, folder) for kind, folder in self._folders.items() if path.is_relative_to(folder))
+            subfolder = parent.relative_to(folder).as_posix()
+            known = self._subfolders[parent] = kind, "" if subfolder == "." else subfolder
+        kind, subfolder = known
+        return Place(path.name, subfolder, kind)
 
     def _is_known(self, path: Path, state: os.stat_result) -> bool:
         """Whether this file has been taken, and not only an earlier one of its name."""
@@ -234,9 +241,11 @@ class LocalFiles(MadeFiles):
             with self.remembered.lock:
                 if not self.remembered.is_free(state, self):
                     return None
+                linked = state
                 if self._keep_in is not None:
                     kept = _link(path, state, self._new_kept(self._keep_in, path, place))
-                self.remembered.take(path.lstat(), self)
+                    linked = path.lstat()  # another name is a change
+                self.remembered.take(linked, self)
         except FileNotFoundError:
             return None
         made = self._made[path] = Made(place, kept, lambda: kept.open("rb"))

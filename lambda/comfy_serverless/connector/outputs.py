@@ -17,7 +17,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -201,7 +201,9 @@ def outputs_of_node(
 def frame_output(node: NodeIdentity, index: int, content: bytes, content_type: str) -> Output:
     """An image that came through the websocket and never was a file (SaveImageWebsocket)."""
     return Output(
-        **asdict(node),
+        node_id=node.node_id,
+        class_type=node.class_type,
+        title=node.title,
         index=index,
         name=f"frame_{index:05d}{ending_of_type(content_type) or '.png'}",
         kind=OutputKind.IMAGE,
@@ -262,7 +264,9 @@ def file_output(node: NodeIdentity, index: int, key: str, made: Made, *, cached:
     """A file as an output. `key` is the one it was shown under."""
     content_type = type_of_name(made.place.name) or _type_of_content(made.path) or UNKNOWN_TYPE
     return Output(
-        **asdict(node),
+        node_id=node.node_id,
+        class_type=node.class_type,
+        title=node.title,
         index=index,
         **made.place._asdict(),
         kind=kind_of(key, content_type),
@@ -291,7 +295,9 @@ def _value_output(node: NodeIdentity, index: int, key: str, value: object, cache
     is_text = isinstance(value, str)
     content = value if isinstance(value, str) else json.dumps(finite(value, instead=str), ensure_ascii=False)
     return Output(
-        **asdict(node),
+        node_id=node.node_id,
+        class_type=node.class_type,
+        title=node.title,
         index=index,
         name=f"{_safe_word(key)}_{index}.{'txt' if is_text else 'json'}",
         kind=OutputKind.TEXT,

@@ -2,7 +2,7 @@
 
 A task is a line of JSON, `{"check": …, arguments}`, and comes with its files' descriptors; so does an answer:
 `{"result": …}`, `{"refused": reason, "of_mask": …}`, `{"errno": …}` for a file that cannot be written, or `{"bug":
-traceback}`.
+traceback}`; with `"unfiltered": errno` where the kernel lets the process have the network (see `calls`).
 
 It ends when the other end of the socket is closed, which happens with the program that started it: between tasks it
 reads the end, and amid a task the kernel sends SIGIO. It also ends after a while with nothing to do.
@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+from comfy_serverless.sandbox.calls import give_up_calls
 from comfy_serverless.sandbox.limits import Budget, set_soft
 from comfy_serverless.sandbox.refused import MaskRefused, Refused
 from comfy_serverless.sandbox.rights import give_up_rights
@@ -87,7 +88,7 @@ CHECKS: dict[str, Check] = {
 
 def main() -> None:
     """Run checks until the socket ends, or nothing has come for a while."""
-    _confine()
+    unfiltered = confine()
     with socket.socket(fileno=0) as tasks:
         readable = select.poll()
         readable.register(tasks, select.POLLIN)
@@ -103,6 +104,8 @@ def main() -> None:
             if task.get("is_video"):
                 _load_decoder_of_videos(task["libraries"])
             answer = _answer(task, descriptors)
+            if unfiltered is not None:
+                answer["unfiltered"] = unfiltered
             tasks.sendall(json.dumps(answer).encode() + b"\n")
 
 
@@ -117,13 +120,18 @@ def _load_decoder_of_videos(libraries: str | None) -> None:
     load_video(libraries)
 
 
-def _confine() -> None:
-    """Give up what no check needs: more files, threads and processes, files of any size, and what root may do."""
+def confine() -> int | None:
+    """Give up what no check needs: more files, threads and processes, files of any size, root's rights, the network.
+
+    Returns:
+        None; why the kernel does not refuse the network and programs, where it does not: an error's number.
+    """
     resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     give_up_rights()
     set_soft(resource.RLIMIT_FSIZE, 0)
+    return give_up_calls()
 
 
 def _answer(task: dict[str, Any], descriptors: list[int]) -> dict[str, object]:

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import itertools
+import logging
 import os
 import threading
 import time
@@ -27,6 +29,8 @@ from typing import Any
 
 from comfy_serverless.sandbox.process import Child, ChildGone, SandboxFailed
 from comfy_serverless.sandbox.refused import MaskRefused, Refused
+
+logger = logging.getLogger(__name__)
 
 #: Jobs whose files are checked at the same time. A child takes 20 MB while it is idle, and may take as much as the
 #: largest image needs.
@@ -127,6 +131,8 @@ class Sandbox:
             child.kill()
             raise
         self._give_back(child)
+        if isinstance(answer, dict) and isinstance(why := answer.get("unfiltered"), int):
+            _say_unfiltered(why)
         return answer
 
     @contextlib.contextmanager
@@ -189,6 +195,16 @@ class _Turn:
 def _close_all(children: list[Child]) -> None:
     while children:
         children.pop().kill()
+
+
+@functools.cache
+def _say_unfiltered(why: int) -> None:
+    """Say, once in a process, that its children are confined by their rights and limits alone."""
+    logger.warning(
+        "this platform filters no system calls (%s): the processes that decode files could reach the network if a file "
+        "took one over; their rights and limits hold",
+        os.strerror(why),
+    )
 
 
 def _result(answer: object) -> Any:  # noqa: ANN401

@@ -1,0 +1,138 @@
+"""What a child can still do that a file has taken over: it tries, with the kernel of this machine."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from comfy_serverless.sandbox import sandbox as sandboxes
+from comfy_serverless.sandbox.calls import _MACHINES, _filter_of
+from comfy_serverless.sandbox.process import Child
+
+HOSTILE = """
+    import ctypes, errno, json, os, resource, socket, sys
+    from comfy_serverless.sandbox.child import confine
+    unfiltered = confine()
+    parent, listening = os.getppid(), int(sys.argv[1])
+    libc = ctypes.CDLL(None, use_errno=True)
+    tried = {}
+    def attempt(name, act):
+        try:
+            act()
+            tried[name] = 0
+        except OSError as error:
+            tried[name] = error.errno
+    def call(*arguments):
+        if libc.syscall(*arguments) < 0:
+            raise OSError(ctypes.get_errno(), "")
+    attempt("internet", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect(("127.0.0.1", listening)))
+    attempt("internet 6", lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+    attempt("names of this machine", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    attempt("a pair", socket.socketpair)
+    attempt("a signal to us", lambda: os.kill(parent, 0))
+    attempt("a signal to a thread of ours", lambda: call(numbers["tgkill"], parent, parent, 0))
+    attempt("our limits", lambda: resource.prlimit(parent, resource.RLIMIT_CORE))
+    attempt("its own limits", lambda: resource.getrlimit(resource.RLIMIT_AS))
+    attempt("a signal to itself", lambda: call(numbers["tgkill"], os.getpid(), os.getpid(), 0))
+    attempt("our memory", lambda: call(numbers["process_vm_readv"], parent, None, 0, None, 0, 0))
+    attempt("tracing us", lambda: call(numbers["ptrace"], 16, parent, 0, 0))
+    attempt("rings", lambda: call(425, 1, ctypes.create_string_buffer(256)))
+    attempt("a new name space", lambda: call(numbers["unshare"], 0x10000000))
+    attempt("a program", lambda: os.execv("/bin/true", ["true"]))
+    print(json.dumps([unfiltered, tried]))
+"""
+ALLOWED = {"its own limits", "a signal to itself"}
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def hostile(listening: int) -> tuple[int | None, dict[str, int]]:
+    machine = _MACHINES[platform.machine()]
+    numbers = {**machine.refused, **machine.on_itself}
+    program = f"numbers = {numbers}\n" + textwrap.dedent(HOSTILE)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(listening)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": "lambda"},
+        check=True,
+    )
+    unfiltered, tried = json.loads(done.stdout)
+    return unfiltered, tried
+
+
+#: A kernel that has filters tells of each process whether it has one.
+has_filters = pytest.mark.skipif(
+    platform.machine() not in _MACHINES or "Seccomp:" not in Path("/proc/self/status").read_text(),
+    reason="no filters on this machine",
+)
+
+
+@has_filters
+def test_a_child_reaches_no_network_no_program_and_no_other_process(listening: int) -> None:
+    unfiltered, tried = hostile(listening)
+    assert unfiltered is None, os.strerror(unfiltered or 0)
+    assert {name for name, code in tried.items() if code == 0} == ALLOWED
+    assert {code for name, code in tried.items() if name not in ALLOWED} == {errno.EPERM}
+
+
+def test_each_machine_refuses_the_same_calls() -> None:
+    first, *others = _MACHINES.values()
+    for other in others:
+        assert other.refused.keys() == first.refused.keys()
+        assert other.on_itself.keys() == first.on_itself.keys()
+    for machine in _MACHINES.values():
+        numbers = [*machine.refused.values(), *machine.on_itself.values()]
+        assert len(set(numbers)) == len(numbers)
+        assert len(_filter_of(machine)) % 8 == 0
+
+
+def test_where_nothing_is_filtered_that_is_said_once_and_files_are_checked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ask(_child: Child, *_: object, **__: object) -> object:
+        return {"result": "png", "unfiltered": errno.ENOSYS}
+
+    monkeypatch.setattr(Child, "ask", ask)
+    sandboxes._say_unfiltered.cache_clear()
+    sandbox = sandboxes.Sandbox()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            kind = sandbox.check_image(Path(__file__), max_pixels=1, deadline=time.monotonic() + 60, turn="")
+            assert kind == "png"
+    sandbox.close()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "filters no system calls (Function not implemented)" in said
+
+
+@has_filters
+def test_a_child_that_decodes_is_filtered() -> None:
+    child = Child()
+    try:
+        for _ in range(200):
+            status = Path(f"/proc/{child.pid}/status").read_text()
+            if "Seccomp:\t2" in status:
+                break
+            time.sleep(0.05)
+        assert "Seccomp:\t2" in status
+    finally:
+        child.kill()
+    assert child._process.returncode == -signal.SIGKILL
