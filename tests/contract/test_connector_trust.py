@@ -19,8 +19,10 @@ from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import EngineStalled
 from tests.contract.engines import REAL_COMFYUI, EngineProcess, free_port
 from tests.contract.packs_of_engine import fill_custom_nodes
+from tests.patience import slack
 
 LITE_ENGINE = Path(__file__).parent / "lite_engine.py"
+#: On a quiet machine.
 STALL_S = 5.0 if REAL_COMFYUI else 2.0
 
 
@@ -49,7 +51,7 @@ def frames() -> dict[str, Any]:
 
 @pytest.fixture
 def connector(tmp_path: Path) -> Iterator[ComfyConnector]:
-    chosen = replace(Settings.from_environment(), initial_port=free_port(), stall_s=STALL_S)
+    chosen = replace(Settings.from_environment(), initial_port=free_port(), stall_s=STALL_S * slack())
     if REAL_COMFYUI:
         (tmp_path / "models").symlink_to(Path(REAL_COMFYUI) / "models")
         fill_custom_nodes(tmp_path, Path(REAL_COMFYUI))
@@ -64,7 +66,7 @@ def connector(tmp_path: Path) -> Iterator[ComfyConnector]:
 def test_a_job_behind_one_that_computes_nothing_but_reports_is_no_stall(connector: ComfyConnector) -> None:
     connector.run(sleeping(0.01, steps=1))
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(connector.run, sleeping(STALL_S * 2, steps=20, seed=1))
+        first = pool.submit(connector.run, sleeping(STALL_S * slack() * 2, steps=20, seed=1))
         time.sleep(0.3)
         second = connector.run(sleeping(0.01, steps=1, seed=2))
         assert first.result().attempts == second.attempts == 1

@@ -8,7 +8,7 @@ table, S3 or a log.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from comfy_serverless.errors import KeyInManifest
@@ -37,6 +37,8 @@ MAX_EXTRA_DATA_BYTES = 2_000_000
 #: 128,000 bytes of an invocation of SageMaker.
 MAX_UNKEPT_BYTES = 64_000
 _MOST_NAMES, _LONGEST_NAME = 20, 60
+#: A shorter text in `extra_data` is no key, and may be a part of any word.
+_SHORTEST_KEY = 6
 
 
 def check_extra_data(data: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +64,36 @@ def split(data: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any
         is_harmless = name in _HARMLESS and _HARMLESS[name](value)
         (kept if is_harmless else unkept)[name] = value
     return kept, unkept
+
+
+def keys_in(data: Mapping[str, Any] | None) -> list[str]:
+    """All texts in it that may be keys, the longest first: one may be a part of another."""
+    return sorted(_texts(split(data)[1]), key=len, reverse=True)
+
+
+def without_keys(value: Any, keys: Sequence[str]) -> Any:  # noqa: ANN401 - any JSON
+    """A JSON value without these keys in its texts: a node may have written them there."""
+    match value:
+        case str():
+            for key in keys:
+                value = value.replace(key, "…")
+            return value
+        case Mapping():
+            return {name: without_keys(part, keys) for name, part in value.items()}
+        case list() | tuple():
+            return [without_keys(part, keys) for part in value]
+    return value
+
+
+def _texts(value: object) -> set[str]:
+    match value:
+        case str():
+            return {value} if len(value) >= _SHORTEST_KEY else set()
+        case Mapping():
+            return set[str]().union(*map(_texts, value.values()))
+        case list() | tuple():
+            return set[str]().union(*map(_texts, value))
+    return set()
 
 
 def named(names: Iterable[str]) -> str:

@@ -5,20 +5,18 @@ It is beside `result.json`; outputs are a folder further down, so none can have 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import clean
-from comfy_serverless.jobs.extra_data import split
+from comfy_serverless.jobs.extra_data import keys_in, without_keys
 from comfy_serverless.jobs.keys import LOG_NAME, RESULT_NAME
 from comfy_serverless.jobs.outward import outward
 from comfy_serverless.redaction import redact_addresses, redacted
 
 #: The most of it that is read: 200 lines of 2,000 characters have less.
 MAX_LOG_BYTES = 2_000_000
-#: A shorter text in `extra_data` is no key, and may be a part of any word.
-_SHORTEST_KEY = 6
 #: How the line begins that says how many came before.
 LEFT_OUT = "… "
 
@@ -34,7 +32,7 @@ def log_content(lines: Sequence[str], *, extra_data: Mapping[str, Any] | None) -
     Args:
         extra_data: what ComfyUI got beside the workflow: nodes may write it.
     """
-    keys = sorted(_texts(split(extra_data)[1]), key=len, reverse=True)
+    keys = keys_in(extra_data)
     return "".join(f"{_told(line, keys)}\n" for line in lines).encode("utf-8", "replace")
 
 
@@ -43,20 +41,6 @@ def log_lines(content: bytes) -> list[str]:
     return [_told(line, ()) for line in content.decode("utf-8", "replace").split("\n")[:-1]]
 
 
-def _told(line: str, keys: Iterable[str]) -> str:
-    for key in keys:
-        line = line.replace(key, "…")
-    shown = outward(redacted(redact_addresses(line)))
+def _told(line: str, keys: Sequence[str]) -> str:
+    shown = outward(redacted(redact_addresses(without_keys(line, keys))))
     return clean("".join(letter if letter.isprintable() or letter == "\t" else " " for letter in shown))
-
-
-def _texts(value: object) -> set[str]:
-    """All texts in a JSON value that may be keys."""
-    match value:
-        case str():
-            return {value} if len(value) >= _SHORTEST_KEY else set()
-        case Mapping():
-            return set[str]().union(*map(_texts, value.values()))
-        case list() | tuple():
-            return set[str]().union(*map(_texts, value))
-    return set()

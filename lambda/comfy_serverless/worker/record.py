@@ -27,6 +27,7 @@ from comfy_serverless.jobs.document import (
     status_of,
     worked_s,
 )
+from comfy_serverless.jobs.extra_data import keys_in, without_keys
 from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
 from comfy_serverless.jobs.prices import Prices, usd
 from comfy_serverless.jobs.request import JobRequest
@@ -159,9 +160,14 @@ class JobRecord:
             return self.shares_time or self.progress is None
         return error.retryable
 
+    def _shown(self, error: ComfyError, keys: Sequence[str]) -> JobError:
+        """The reportable form of a failure, without the keys that the caller has given to nodes."""
+        shown = JobError.of(error, retryable=self.is_retryable(error))
+        return JobError.model_validate(without_keys(shown.model_dump(), keys)) if keys else shown
+
     def document(self, error: ComfyError | None) -> Job:
         """The job as it ended, now."""
-        timings = self._timings()
+        timings, keys = self._timings(), keys_in(self.extra_data)
         outputs = tuple(delivered.output for delivered in self.delivered)
         listed = outputs if self.result is None else outputs[: self.most_listed]
         warnings = [*self._about_unlisted(len(listed), of=len(outputs)), *self.warnings]
@@ -174,7 +180,7 @@ class JobRecord:
             expires_at=self.created_at + RETENTION,
             progress=Progress.model_validate(self.progress) if self.progress else None,
             outputs=listed,
-            error=JobError.of(error, retryable=self.is_retryable(error)) if error else None,
+            error=self._shown(error, keys) if error else None,
             metrics={
                 "queue_ms": timings.get("queued"),
                 "execution_ms": timings.get("executing"),
@@ -182,7 +188,7 @@ class JobRecord:
                 "output_bytes": sum(output.size_bytes for output in outputs),
             },
             urls=JobUrls.of(self.job_id),
-            warnings=tuple(map(clean, first_warnings(warnings))),
+            warnings=tuple(map(clean, without_keys(first_warnings(warnings), keys))),
             seeds=self.seeds,
             engine=self.engine,
             release_version=self.release_version or None,

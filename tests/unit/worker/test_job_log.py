@@ -97,6 +97,21 @@ def test_a_log_that_cannot_be_kept_costs_nothing_else(world: Worlds, monkeypatch
     assert here.result("job-1")["error"]["code"] == FAILURE.code
 
 
+def test_a_key_that_a_node_writes_into_its_failure_is_in_no_answer(world: Worlds) -> None:
+    key = "comfyui-very-secret-1234"
+    details = {"node_id": "3", "class_type": "Partner", "traceback": [f"key={key}\n"], "inputs": {"headers": [key]}}
+    error = NodeExecutionError(f"refused: {key}", details=details)
+    here = world(engine=engine(error, lines=(f"key is {key}",)))
+    job = here.run(request(extra_data={"api_key_comfy_org": key}), Call(is_heard=False)).job
+    assert job.error is not None
+    assert job.error.message == "refused: …"
+    assert (job.error.traceback, job.error.node_id) == ("key=…\n", "3")
+    assert job.error.details["inputs"] == {"headers": ["…"]}
+    assert key not in job.model_dump_json()
+    for name in here.stored_keys():
+        assert key.encode() not in here.stored(name)
+
+
 def test_keys_accounts_folders_and_logins_are_not_in_it() -> None:
     lines = (
         "key is sk-very-secret-1234, again sk-very-secret-1234!",
