@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_serverless.cli.habits import counted, one_line, print_table, say, size_in_words
 from comfy_serverless.connector.refusals import command_to_add
+from comfy_serverless.graph.nodes import COMFYUI_ITSELF
 
 _LONGEST_VALUE = 50
 #: The inputs that are listed; `--json` has all.
@@ -105,13 +106,13 @@ def _value(value: object) -> str:
 
 
 def _is_of_pack(pack: Mapping[str, Any] | None) -> bool:
-    return pack is not None and pack["cnr_id"] != "comfy-core"
+    return pack is not None and pack["cnr_id"] != COMFYUI_ITSELF
 
 
 def _pack_in_words(pack: Mapping[str, Any] | None) -> str:
     if pack is None:
         return "the file does not say"
-    if pack["cnr_id"] == "comfy-core":
+    if pack["cnr_id"] == COMFYUI_ITSELF:
         return f"ComfyUI {pack['ver'] or ''}".strip()
     place = f"github.com/{pack['aux_id']}" if pack["aux_id"] else ""
     named = " ".join(filter(None, (pack["cnr_id"], place)))

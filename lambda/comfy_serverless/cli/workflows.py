@@ -200,10 +200,15 @@ def _run(options: argparse.Namespace, action: Any) -> int:  # noqa: ANN401
 
 def _push(registry: Registry, options: argparse.Namespace) -> int:
     from comfy_serverless.cli.named import sources, words
-    from comfy_serverless.errors import InvalidRequest
+    from comfy_serverless.errors import ComfyError, InvalidRequest
 
     options.dry_run = options.dry_run or options.write_inputs is not None
-    told = registry.push(options.name, sources.body_of(options))
+    try:
+        told = registry.push(options.name, sources.body_of(options))
+    except ComfyError as error:
+        if not options.dry_run and error.code in ("workflow_format_ui", "engine_unavailable"):
+            say("--dry-run shows what it would take, as far as the file itself says it")
+        raise
     if options.json:
         print_json(told)
     else:

@@ -18,6 +18,8 @@ class Takes(Enum):
     FILE = "file"
 
 
+#: What the editor calls the pack of ComfyUI's own nodes: their version is that of ComfyUI.
+COMFYUI_ITSELF = "comfy-core"
 #: The input in which ComfyUI's own savers take the beginning of a name below the output folder.
 PREFIX = "filename_prefix"
 

@@ -30,7 +30,7 @@ from comfy_serverless.graph.file_inputs import is_address, takes_file
 from comfy_serverless.graph.inputs import Input, Role, inputs_of
 from comfy_serverless.graph.near import Guesses
 from comfy_serverless.graph.needs import Model, Needs, Pack, needs_of
-from comfy_serverless.graph.nodes import known, model_folder
+from comfy_serverless.graph.nodes import COMFYUI_ITSELF, known, model_folder
 from comfy_serverless.graph.workflow import check_format, draw_seeds, is_link
 from comfy_serverless.workflows.checkup import Finding, Kind, Severity
 from comfy_serverless.workflows.input_changes import changes_of, shown
@@ -146,7 +146,10 @@ class _Checking:
         """Why a class may be missing, to stand after its name."""
         if (lost := pack_of(class_type, self._lost)) is not None:
             return f": it is of {lost.pack}, which did not import: {lost.reason}"
-        if (pack := self._packs.get(class_type)) is not None:
+        if (pack := self._packs.get(class_type)) is not None and pack.cnr_id == COMFYUI_ITSELF:
+            as_old = f" (the file is of {shown(pack.ver)})" if pack.ver else ""
+            return f": it is of ComfyUI itself{as_old}, so take a newer one (`make comfyui-upgrade`)"
+        if pack is not None:
             called = " ".join(filter(None, (pack.cnr_id or pack.aux_id, pack.ver)))
             return f": put its pack, {shown(called)}, into the image (`comfy-serverless env`)"
         near = nearest(class_type, self._object_info, self._guesses)

@@ -158,11 +158,16 @@ class _Proposer:
         for entry in self._app_mode("outputs"):
             node_id = str(entry)[:200]
             found = self._places.node_ids(node_id) if self._places is not None else [node_id]
-            there = [each for each in found if each in self._leads.outputs]
+            # Of a class that nobody has declared its author knows whether it is one.
+            there = [each for each in found if each in self._leads.outputs or self._is_undeclared(each)]
             if not there:
                 self._note(f"App mode has node {node_id} as an output, which is none in the graph")
             chosen += there
         return list(dict.fromkeys(chosen))
+
+    def _is_undeclared(self, node_id: str) -> bool:
+        node = self._graph.get(node_id)
+        return node is not None and is_stand_in((self._info or {}).get(str(node["class_type"])))
 
     # Input nodes of packs
 

@@ -81,8 +81,8 @@ def unknown_ranges(version: Version) -> tuple[str, ...]:
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     note = (
         f"which ranges and choices there are is not known yet for {', '.join(names[:_MOST_NAMED])}{more}, because no "
-        "worker has told of these nodes: they count, and are shown, as soon as one has run a job, of any workflow. "
-        "Push again then to have inputs proposed by them, too"
+        "worker has told of these nodes: they count, and are shown, as soon as one that has them has run a job, of any "
+        "workflow. Push again then to have inputs proposed by them, too"
     )
     return (note,)
 

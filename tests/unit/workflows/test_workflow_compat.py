@@ -85,6 +85,14 @@ def test_a_class_that_is_gone_is_named_with_the_pack_that_the_editor_wrote_down(
     assert "somebody/vae" in noted.message
 
 
+def test_a_class_of_a_newer_comfyui_is_of_no_pack(workers: dict[str, Any]) -> None:
+    del workers["VAEDecode"]
+    core = {"cnr_id": "comfy-core", "ver": "0.99.0"}
+    one = only(version(editors=saved([node(8, "VAEDecode", properties=core)], [])), workers)
+    assert "it is of ComfyUI itself (the file is of 0.99.0), so take a newer one" in one.message
+    assert "pack" not in one.message
+
+
 def test_a_class_of_a_pack_that_did_not_import_says_why(workers: dict[str, Any]) -> None:
     del workers["VAEDecode"]
     lost = NotImported("better-vae", "No module named 'cv2'", classes=frozenset({"VAEDecode"}))

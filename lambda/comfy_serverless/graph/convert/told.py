@@ -64,9 +64,11 @@ def _of_listed_widgets(node: Node, values: list[Any]) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     place = 0
     for number, (name, kind) in enumerate(widgets):
-        if place >= len(values) or not _FITS.get(kind, lambda _: True)(values[place]):
+        if place >= len(values):
             return None
         if kind in _FITS:
+            if not _FITS[kind](values[place]):
+                return None
             found[name] = values[place]
         place += 1
         more_than_widgets = len(values) - place > len(widgets) - number - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_serverless.graph.convert.findings import Findings, names_subgraph, shown
 from comfy_serverless.graph.convert.model import Node
+from comfy_serverless.graph.nodes import COMFYUI_ITSELF
 
 _MOST_NODES = 20
 
@@ -42,6 +43,8 @@ def pack_in_words(nodes: list[tuple[str, Node]]) -> str:
     """The pack that the file names for nodes of a class, as the rest of a sentence; "" if it names none."""
     pack = _pack(nodes)
     called = pack["cnr_id"] or pack["aux_id"]
+    if called == COMFYUI_ITSELF:
+        return f", of ComfyUI {shown(pack['ver'])} itself" if pack["ver"] else ", of ComfyUI itself"
     version = f" {shown(pack['ver'])}" if called and pack["ver"] else ""
     return f", of the pack {shown(called)}{version}" if called else ""
 

@@ -333,7 +333,9 @@ def test_what_no_worker_has_is_looked_at_by_what_the_file_says(
         assert "note: nobody has declared the class 'Odd' (node 1)" in done.err
         assert "breaks: " in done.err
         assert [line.split()[0] for line in done.out.splitlines()[1:3]] == ["text", "seed"]
-        assert cli("push", "odd", "odd.json", *where).status == 1
+        refused = cli("push", "odd", "odd.json", *where)
+        assert refused.status == 1
+        assert "--dry-run shows what it would take" in refused.err
     done = cli("push", "odd", "odd.json", "--write-inputs", "odd.yaml")
     assert '"text":' in (tmp_path / "odd.yaml").read_text()
 

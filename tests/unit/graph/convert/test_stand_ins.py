@@ -98,6 +98,8 @@ def test_values_that_nothing_names_are_left_out_and_counted(values: list[Any], l
 def test_the_pack_that_the_file_names_is_said() -> None:
     properties = {"cnr_id": "odd-nodes", "ver": "1.2"}
     assert ", of the pack odd-nodes 1.2)" in seen(odd([], properties=properties))[2][0]
+    properties = {"cnr_id": "comfy-core", "ver": "0.99.0"}
+    assert ", of ComfyUI 0.99.0 itself)" in seen(odd([], properties=properties))[2][0]
 
 
 def test_app_mode_chooses_among_what_has_a_name_and_says_what_has_none() -> None:
@@ -106,6 +108,14 @@ def test_app_mode_chooses_among_what_has_a_name_and_says_what_has_none() -> None
     _, proposal, _ = seen(workflow)
     assert [one.name for one in proposal.inputs] == ["text"]
     assert "has no value by that name in the file, and nobody has declared 'Odd'" in proposal.notes[0]
+
+
+def test_what_its_author_calls_an_output_is_one_though_another_node_takes_what_it_makes() -> None:
+    workflow = odd(["a fox"], names=["text"])
+    workflow["extra"] = {"linearData": {"inputs": [["1", "text"]], "outputs": ["1"]}}
+    _, proposal, _ = seen(workflow)
+    assert [one.node_id for one in proposal.outputs] == ["1"]
+    assert proposal.notes == ()
 
 
 def test_what_is_behind_a_node_of_which_nobody_knows_whether_it_is_an_output_stays() -> None:
