@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import uuid
 from pathlib import PurePosixPath
@@ -22,6 +23,12 @@ LOG_NAME = "log.txt"
 #: S3 accepts keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
 MAX_NAME_BYTES = 150
 _ALLOWED = frozenset(" .-_+=@,()")
+_ASSET_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_asset_id(text: str) -> bool:
+    """Whether a text can be the id of an asset or an upload; other texts cost no read of the table."""
+    return _ASSET_ID.fullmatch(text) is not None
 
 
 def folder_prefix(prefix: str) -> str:

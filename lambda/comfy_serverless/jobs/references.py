@@ -1,5 +1,7 @@
 """Assets in a workflow: `core/ASSET` references and names of uploaded files become addresses the worker can fetch.
 
+The id of an asset alone, where a file is wanted, means that asset.
+
 API format ──► the API puts addresses into the graph
 the editor's, which a worker converts ──► the API looks up what its widgets name (`known_files`), and keeps that with
                                           the request; the worker puts addresses into the graph that it makes
@@ -19,6 +21,7 @@ from comfy_serverless.graph.editor_files import nodes_of, values_of
 from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, takes_file
 from comfy_serverless.graph.nodes import IMAGE_LOADERS, known
 from comfy_serverless.graph.workflow import copy_graph
+from comfy_serverless.jobs.keys import is_asset_id
 from comfy_serverless.jobs.known_files import KnownFiles
 from comfy_serverless.jobs.reserved import addresses_in, everything_in, is_devious
 
@@ -57,6 +60,7 @@ def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner
     found = _Found(owner, assets)
     ids: dict[str, str] = {}
     names: set[str] = set()
+    loaded: dict[str, _Place] = {}
     nodes = [(str(node.get("id")), str(node.get("type"))[:200], values_of(node)) for node in nodes_of(workflow)]
     for node_id, class_type, given in (*nodes, ("", "set", everything_in(dict(values)))):
         where = _Place(node_id, class_type, "widgets_values" if node_id else "")
@@ -65,10 +69,17 @@ def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner
                 asset = found.asset(value, where)  # type: ignore[arg-type]  # a reference is an object
                 ids[_id_in(value).lower()] = str(asset.address)
             elif isinstance(value, str) and _may_be_name(value, where.class_type):
-                names.add(name_in_input_folder(value))
+                names.add(name := name_in_input_folder(value))
+                if known(class_type).files:
+                    loaded[name] = where
     _check_count(names)
-    by_name = assets.by_paths(owner, names)
-    return KnownFiles(ids, {name: str(asset.address) for name, asset in by_name.items()})
+    by_name = {name: str(asset.address) for name, asset in assets.by_paths(owner, names).items()}
+    for name in sorted(names - by_name.keys()):
+        if is_asset_id(name.lower()):
+            place = loaded.get(name)
+            asset = found.if_there(name) if place is None else found.meant(name, place)
+            by_name |= {} if asset is None else {name: str(asset.address)}
+    return KnownFiles(ids, by_name)
 
 
 def _may_be_name(value: str, class_type: str) -> bool:
@@ -77,7 +88,7 @@ def _may_be_name(value: str, class_type: str) -> bool:
         return False
     name = name_in_input_folder(value)
     looks_like_one = type_of_name(name) is not None and not name.lower().endswith(MODEL_ENDINGS)
-    return looks_like_one or bool(known(class_type).files)
+    return looks_like_one or is_asset_id(name.lower()) or bool(known(class_type).files)
 
 
 def _check_count(names: Iterable[str]) -> None:
@@ -88,13 +99,19 @@ def _check_count(names: Iterable[str]) -> None:
 def uploaded_inputs(inputs: Mapping[str, Any], *, owner: str, assets: Assets) -> dict[str, Any]:
     """The addresses of those of a request's `inputs` that name files the owner has uploaded, instead of addresses.
 
-    Names of other files are left out: the worker says that it does not find them.
+    Names of other files are left out: the worker says that it does not find them. Raises MissingAsset for the id of no
+    asset of the owner's.
     """
     plain = {name: given for name, given in inputs.items() if _is_plain(given)}
     named = {name: given for name, given in plain.items() if not all(map(is_address, _texts(given)))}
     wanted = {text for given in named.values() for text in _texts(given) if not is_address(text)}
     _check_count(wanted)
     found = {text: str(asset.address) for text, asset in assets.by_paths(owner, wanted).items()} if wanted else {}
+    by_id = _Found(owner, assets)
+    for name, given in named.items():
+        for text in _texts(given):
+            if text not in found and is_asset_id(text.lower()):
+                found[text] = str(by_id.meant(text, _Place("", "inputs", name[:200])).address)
     return {
         name: found.get(given, given) if isinstance(given, str) else [found.get(text, text) for text in given]
         for name, given in named.items()
@@ -183,9 +200,8 @@ class _Place:
         details = {"node_id": self.node_id, "input": self.input_name}
         if asset_id is not None:
             details["asset_id"] = asset_id[:100]
-        return MissingAsset(
-            f"node {self.node_id} ({self.class_type}), input {self.input_name!r}: {problem}", details=details
-        )
+        what = f"node {self.node_id} ({self.class_type})" if self.node_id else self.class_type
+        return MissingAsset(f"{what}, input {self.input_name!r}: {problem}", details=details)
 
 
 @dataclass(slots=True)
@@ -211,6 +227,28 @@ class _Found:
                     f"there is no asset {given[:100]!r} of yours: upload the file first.", asset_id=given
                 ) from None
         return self._by_id[asset_id]
+
+    def if_there(self, asset_id: str) -> Asset | None:
+        """The asset of an id; None if the owner has none."""
+        asset_id = asset_id.lower()
+        if asset_id not in self._by_id:
+            try:
+                self._by_id[asset_id] = self.assets.get(self.owner, asset_id)
+            except NotFound:
+                return None
+        return self._by_id[asset_id]
+
+    def meant(self, asset_id: str, where: _Place) -> Asset:
+        """The asset whose bare id stands where a file is wanted. Raises MissingAsset, which says what to write."""
+        asset = self.if_there(asset_id)
+        if asset is None:
+            raise where.refusal(
+                f"{asset_id[:100]!r} looks like the id of an asset, and you have none such: upload the file first, "
+                f'and give the id ({{"__type": "{ASSET_TYPE}", "info": {{"id": "<asset id>"}}}}, or alone), the name '
+                "that it was uploaded under, or an address, like the `s3_uri` of an output.",
+                asset_id=asset_id,
+            )
+        return asset
 
 
 def _id_in(reference: object) -> str:
@@ -258,14 +296,16 @@ def _with_addresses(value: object, found: _Found, where: _Place) -> Any:  # noqa
 
 def _resolve_names(resolved: ResolvedGraph, owner: str, assets: Assets) -> None:
     named = [
-        (node["inputs"], input_name, name_in_input_folder(value))
-        for node in resolved.graph.values()
+        (_Place(node_id, node["class_type"], input_name), node["inputs"], name_in_input_folder(value))
+        for node_id, node in resolved.graph.items()
         for input_name, value in node["inputs"].items()
         if isinstance(value, str) and value and takes_file(node["class_type"], input_name) and not is_address(value)
     ]
     names = {name for _, _, name in named}
     _check_count(names)
-    found = assets.by_paths(owner, names)
-    for inputs, input_name, name in named:
+    found, by_id = assets.by_paths(owner, names), _Found(owner, assets)
+    for where, inputs, name in named:
         if name in found:
-            inputs[input_name] = str(found[name].address)
+            inputs[where.input_name] = str(found[name].address)
+        elif is_asset_id(name.lower()):
+            inputs[where.input_name] = str(by_id.meant(name, where).address)

@@ -19,7 +19,6 @@ MAX_PATH_CHARACTERS = 512
 #: It is a part of a key in DynamoDB, and of links.
 _MAX_PATH_BYTES = 1024
 _CHUNK_BYTES = 1 << 20
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Control characters, halves of characters, and ends of lines and paragraphs.
 _UNSPEAKABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 #: They make a name look like another one.
@@ -99,11 +98,6 @@ def is_path(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_id(text: str) -> bool:
-    """Whether a text can be the id of an asset or an upload; other texts cost no read of the table."""
-    return _UUID.fullmatch(text) is not None
 
 
 def suffix_of(path: str | None) -> str:

@@ -28,6 +28,7 @@ from comfy_serverless.aws.dynamodb import (
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import AssetInUse, BlobNotFound, NotFound
 from comfy_serverless.files import UNKNOWN_TYPE
+from comfy_serverless.jobs.keys import is_asset_id
 from comfy_serverless.observability import Failures
 from comfy_serverless.table.asset_item import (
     BLOB,
@@ -46,7 +47,7 @@ from comfy_serverless.table.asset_item import (
     row_sk,
     rows_pk,
 )
-from comfy_serverless.table.asset_names import HASH_PREFIX, hash_named, is_id, is_path, suffix_of
+from comfy_serverless.table.asset_names import HASH_PREFIX, hash_named, is_path, suffix_of
 from comfy_serverless.table.columns import ASSET, KEEPER, KEEPER_DUE, neglected
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class AssetStore:
 
     def get(self, owner: str, asset_id: str) -> Asset:
         """A record. Raises NotFound if there is none, it has expired, or it is another owner's."""
-        item = self.table.get(asset_pk(asset_id), RECORD) if is_id(asset_id) else None
+        item = self.table.get(asset_pk(asset_id), RECORD) if is_asset_id(asset_id) else None
         asset = Asset.from_item(item) if item else None
         if asset is None or asset.owner != owner or asset.is_over:
             raise NotFound(f"there is no asset {asset_id[:100]!r} of yours.")

@@ -20,13 +20,13 @@ from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.aws.s3 import S3Address, Trouble, copy_and_hash, trouble_of
 from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound, UpstreamError
 from comfy_serverless.files import UNKNOWN_TYPE
+from comfy_serverless.jobs.keys import is_asset_id
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import (
     MAX_READ_BYTES,
     S3_HASH_PREFIX,
     check_hash,
     digest_of,
-    is_id,
     is_s3_hash,
     suffix_of,
 )
@@ -104,7 +104,7 @@ class UploadStore:
 
     def get(self, owner: str, upload_id: str) -> Upload:
         """An upload that has begun. Raises NotFound if there is none, or if it is another owner's or too old."""
-        item = self._table.get(_pk(upload_id), _UPLOAD) if is_id(upload_id) else None
+        item = self._table.get(_pk(upload_id), _UPLOAD) if is_asset_id(upload_id) else None
         upload = Upload.from_item(upload_id, item) if item else None
         if upload is None or upload.owner != owner or upload.expires <= now_s():
             raise NotFound(f"there is no upload {upload_id[:100]!r} of yours; they are kept for a day.")

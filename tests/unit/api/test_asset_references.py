@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import MissingAsset
-from comfy_serverless.jobs.references import refuse_foreign_addresses, resolve_assets
+from comfy_serverless.jobs.references import (
+    known_files,
+    refuse_foreign_addresses,
+    resolve_assets,
+    uploaded_inputs,
+)
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import AssetStore, Naming
@@ -102,6 +107,39 @@ def test_the_name_of_an_uploaded_file_means_the_newest_of_that_name(
     newest = store(assets, owner)
     resolved = resolve_assets(graph(image=written), owner=owner, assets=assets)
     assert resolved.graph["10"]["inputs"]["image"] == str(newest.address)
+
+
+@pytest.mark.parametrize("written", ["{}", "{} [input]"])
+def test_the_id_of_an_asset_alone_means_that_asset(assets: AssetStore, owner: str, written: str) -> None:
+    asset = store(assets, owner)
+    for text in (written.format(asset.id), written.format(asset.id.upper())):
+        resolved = resolve_assets(graph(image=text), owner=owner, assets=assets)
+        assert resolved.graph["10"]["inputs"]["image"] == str(asset.address)
+    if written == "{}":
+        given = {"10.image": asset.id, "11.image": [asset.id, "photo.png"], "12.image": "https://example.org/a.png"}
+        found = uploaded_inputs(given, owner=owner, assets=assets)
+        assert found == {"10.image": str(asset.address), "11.image": [str(asset.address)] * 2}
+    editors = {"nodes": [{"id": 10, "type": "LoadImage", "widgets_values": [written.format(asset.id), "image"]}]}
+    known = known_files(editors, {"10.image": asset.id}, owner=owner, assets=assets)
+    resolved = resolve_assets(graph(image=written.format(asset.id)), owner=owner, assets=known)
+    assert resolved.graph["10"]["inputs"]["image"] == str(asset.address)
+
+
+def test_the_id_of_no_asset_is_refused_and_says_what_to_write(assets: AssetStore, owner: str) -> None:
+    theirs = store(assets, "rival").id
+    editors = {"nodes": [{"id": 10, "type": "LoadImage", "widgets_values": [theirs, "image"]}]}
+    doors: list[Any] = [
+        lambda: resolve_assets(graph(image=theirs), owner=owner, assets=assets),
+        lambda: uploaded_inputs({"10.image": theirs}, owner=owner, assets=assets),
+        lambda: known_files(editors, {}, owner=owner, assets=assets),
+    ]
+    for door in doors:
+        with pytest.raises(MissingAsset, match="upload the file first") as refusal:
+            door()
+        assert refusal.value.details["asset_id"] == theirs
+        assert "core/ASSET" in refusal.value.message
+    text = graph("CLIPTextEncode", text=theirs)
+    assert resolve_assets(text, owner=owner, assets=assets).graph == text, "a text is a text"
 
 
 @pytest.mark.parametrize("name", ["other.png", "../photo.png", "x" * 5000, "", "photo.png [output]", "\ud800"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -131,6 +134,21 @@ def test_keys_that_were_renewed_in_the_middle_of_it_sign_nothing_wrong(
         if ours[1]["X-Amz-Date"] == theirs[1]["X-Amz-Date"]:
             break
     assert ours == theirs
+
+
+def test_nothing_private_of_botocore_is_used() -> None:
+    source = inspect.getsource(presign)
+    assert re.findall(r"(?:s3|client|signer|auth|request)(?:\"\])?\._\w+", source) == []
+    assert "before-sign" in source
+
+
+def test_links_of_several_threads_are_signed_as_each_of_them_has_asked(s3: S3Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: LinkSigner(s3, f"bucket-{number}", expiry_s=600).link("k", {}), range(40)))
+    for number, link in enumerate(made):
+        theirs = s3.generate_presigned_url("get_object", Params={"Bucket": f"bucket-{number}", "Key": "k"})
+        assert parts(link)[0] == parts(theirs)[0]
+        assert parts(link)[1]["X-Amz-Credential"] == parts(theirs)[1]["X-Amz-Credential"]
 
 
 def test_a_link_costs_a_small_part_of_what_botocore_takes_for_it(s3: S3Client) -> None:
