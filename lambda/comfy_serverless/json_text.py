@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,10 @@ GZIP = b"\x1f\x8b"
 _MOST_PACKED = 2
 #: As much is unpacked at once: what follows a member of gzip is copied with each of them, and there may be thousands.
 _PACKED_AT_ONCE = 4096
-_BEGINNING = re.compile(r"[\s\ufeff]*")
+#: Marks and blanks that programs and people leave around a text; JSON knows the first four.
+_BLANKS = " \t\r\n"
+_UNSEEN = _BLANKS + "\f\v\x85\xa0\u2028\u2029\u3000\ufeff\u200b\u200c\u200d\u2060"
+_BEGINNING = re.compile(f"[{_UNSEEN}]*")
 _COMMA_BEFORE = re.compile(r",\s*\Z")
 #: What people write and JSON does not have, where it stops making sense.
 _SLIPS = (
@@ -32,6 +36,13 @@ _SLIPS = (
     (re.compile(r"[\u2018-\u201f\u00ab\u00bb]"), "texts and names stand in straight double quotes"),
     (re.compile(r"True\b|False\b|None\b|undefined\b"), "write true, false or null"),
     (re.compile(r"//|/\*|#"), "JSON has no comments"),
+    (re.compile(r"`"), "leave out the ``` around it"),
+    (re.compile(r"<"), "it is a web page, or XML"),
+    (
+        re.compile("\ufffd|\\0"),
+        "it is not UTF-8 text, or packed: save it as UTF-8, and say `Content-Encoding` if it is packed",
+    ),
+    (re.compile(f"[{_UNSEEN}]"), "a blank or an invisible mark stands there that JSON does not know"),
     (re.compile(r"[A-Za-z_]"), "names and texts stand in double quotes"),
 )
 
@@ -48,7 +59,8 @@ def parse_json(content: bytes | str, *, source: str, most_bytes: int = MAX_DOCUM
         PayloadTooLarge: it unpacks to more than `most_bytes`.
     """
     text = content if isinstance(content, str) else text_of(content, source=source, most_bytes=most_bytes)
-    text = _BEGINNING.sub(lambda match: match[0].replace("\ufeff", ""), text, count=1)
+    text = _BEGINNING.sub(_known_blanks, text, count=1)
+    text = text.rstrip(_UNSEEN + "\0")
     if not text.strip():
         raise NotJson(f"{source} is empty; it should be a workflow or a job request, in JSON.")
     try:
@@ -56,8 +68,11 @@ def parse_json(content: bytes | str, *, source: str, most_bytes: int = MAX_DOCUM
     except json.JSONDecodeError as error:
         place = f"at line {error.lineno}, column {error.colno}"
         raise NotJson(f"{source} is not JSON: {error.msg.removesuffix(' at')} {place}{_slip(error)}.") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise NotJson(f"{source} is not JSON we can read: {error}.") from None
+    except ValueError:
+        raise NotJson(
+            f"{source} is not JSON we can read: it has a whole number of more than {sys.get_int_max_str_digits():,} "
+            "digits."
+        ) from None
     except RecursionError:
         raise NotJson(f"{source} is nested too deeply.") from None
 
@@ -70,13 +85,22 @@ def text_of(content: bytes, *, source: str, most_bytes: int = MAX_DOCUMENT_BYTES
     for _ in range(_MOST_PACKED):
         if content.startswith(GZIP):
             content = _unpacked(content, source=source, most_bytes=most_bytes)
+    encoding = json.detect_encoding(content)
     try:
-        return content.decode(json.detect_encoding(content))
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         kind = type_of_head(content[:HEAD_BYTES])
-        lost = f"it is not UTF-8 text (byte {error.start} is of no character): save it as UTF-8"
+        name = encoding.upper().removesuffix("-SIG")
+        lost = f"it is not {name} text (byte {error.start} is of no character): save it as UTF-8"
+        if content.startswith(GZIP):
+            lost = f"it is packed by gzip more than {_MOST_PACKED} times"
         found = f"its content is {kind}" if kind else lost
         raise NotJson(f"{source} is not JSON: {found}.") from None
+
+
+def _known_blanks(found: re.Match[str]) -> str:
+    """Blanks in place of those that JSON does not know, so that lines and columns stay; a mark takes no place."""
+    return "".join(letter if letter in _BLANKS else " " for letter in found[0] if letter != "\ufeff")
 
 
 def _null(_name: str) -> object:

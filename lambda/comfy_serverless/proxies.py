@@ -172,12 +172,13 @@ def _parse(variable: str, text: str) -> Proxy:
         (host or "").encode("idna")  # raises for a name that no host can have
     except ValueError:
         raise InvalidSetting(problem) from None
-    if parts.scheme != "http":
+    is_plain = text.isprintable() and not set(text) & set(" \"'")
+    if parts.scheme != "http" and is_plain:
         raise InvalidSetting(
             f"{variable} cannot be used: proxies that are reached by {parts.scheme[:20]!r} are not supported, only http://"
             "host:port (also for https:// addresses). Or name the host in NO_PROXY"
         )
-    if not host or not text.isprintable() or " " in text:
+    if not host or not is_plain or port == 0 or parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise InvalidSetting(problem)
     return Proxy(variable, host, port or _DEFAULT_PROXY_PORT, basic_authorization(parts.username, parts.password))
 

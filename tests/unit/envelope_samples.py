@@ -91,6 +91,8 @@ DROPPED: Mapping[str, Callable[..., Any]] = {
     "an invocation that died": lambda key, **item: died(s3_notification(key, **item)),
     "an invocation by EventBridge that died": lambda key, **item: died(object_created(key, **item)),
     "an invocation by SNS that died": lambda key, **item: died(from_sns(s3_notification(key, **item))),
+    "S3 through Pipes": lambda key, **item: [s3_notification(key, **item)],
+    "EventBridge through Pipes": lambda key, **item: [object_created(key, **item)],
     "S3 as a text in JSON": lambda key, **item: json.dumps(s3_notification(key, **item)),
 }
 #: Events that ask for nothing.
@@ -113,6 +115,11 @@ STRANGE: Mapping[str, tuple[Any, str]] = {
     "CloudFront": ({"Records": [{"cf": {"request": {}}}]}, "CloudFront"),
     "two at once": ({"Records": [s3_record("a.json"), {"eventSource": "aws:ses"}]}, "aws:s3, aws:ses"),
     "a queue through Pipes": ([{"messageId": "1", "eventSource": "aws:sqs", "body": "{}"}], "EventBridge Pipes"),
+    "an own event through Pipes": ([bus_event("order placed", "shop")], "order placed"),
+    "a large message": (
+        ["software.amazon.payloadoffloading.PayloadS3Pointer", {"s3BucketName": "large", "s3Key": "a-b-c"}],
+        "s3://large/a-b-c",
+    ),
     "records of nobody": ({"Records": [{"eventSource": "aws:codecommit"}, {"x": 1}]}, "aws:codecommit"),
     "Kafka": ({"eventSource": "aws:kafka", "records": {"t-0": []}}, "aws:kafka"),
     "RabbitMQ": ({"eventSource": "aws:rmq", "rmqMessagesByQueue": {}}, "aws:rmq"),

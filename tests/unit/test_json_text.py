@@ -34,10 +34,16 @@ def test_every_encoding_is_read(encoding: str, times: int) -> None:
     assert parse_json(content, source="it") == VALUE
 
 
-@pytest.mark.parametrize("before", ["\ufeff", "\ufeff\ufeff", " \r\n\ufeff ", "\t\n"])
+@pytest.mark.parametrize("before", ["\ufeff", "\ufeff\ufeff", " \r\n\ufeff ", "\t\n", "\xa0", "\u200b\n\u2060"])
 def test_marks_and_blanks_before_a_text_are_nothing(before: str) -> None:
     assert parse_json(before + json.dumps(VALUE), source="it") == VALUE
     assert parse_json((before + json.dumps(VALUE)).encode(), source="it") == VALUE
+
+
+@pytest.mark.parametrize("behind", ["\0", "\n\0\0", "\xa0", "\u200b", "\ufeff\r\n"])
+def test_marks_blanks_and_zeros_behind_a_text_are_nothing(behind: str) -> None:
+    assert parse_json(json.dumps(VALUE) + behind, source="it") == VALUE
+    assert parse_json((json.dumps(VALUE) + behind).encode(), source="it") == VALUE
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,11 @@ def test_marks_and_blanks_before_a_text_are_nothing(before: str) -> None:
         ('{"a": 1}\n{"b": 2}', "line 2, column 1 (one document is wanted, and more follows it)"),
         ("", "is empty"),
         ("\ufeff \n", "is empty"),
-        ("1" * 5000, "we can read"),
+        ("1" * 5000, "more than 4,300 digits"),
+        ("```json\n{}\n```", "leave out the ```"),
+        ("<html></html>", "it is a web page, or XML"),
+        ('{\xa0"a": 1}', "an invisible mark"),
+        ("\ufffd\ufffd{", "it is not UTF-8 text, or packed"),
         ("[" * 100_000, "too deeply"),
     ],
 )

@@ -114,12 +114,20 @@ def test_a_proxy_may_be_written_without_its_scheme(text: str) -> None:
     assert proxy.url == P
 
 
-@pytest.mark.parametrize("text", ["socks5://me:s3cret@p:1", "https://me:s3cret@p:1", "http://", "p:99999", "a b", "[p"])
+@pytest.mark.parametrize(
+    "text", ["socks5://me:s3cret@p:1", "https://me:s3cret@p:1", "http://", "p:99999", "a b", "[p", "http:/p:1", "p:0"]
+)
 def test_a_proxy_that_cannot_be_used_is_a_wrong_setting_once_something_is_to_go_through_it(text: str) -> None:
     with pytest.raises(InvalidSetting, match="HTTPS_PROXY") as raised:
         proxy_for("https://gpu.example", {"HTTPS_PROXY": text})
     assert "s3cret" not in str(raised.value)
     assert proxy_for("https://localhost", {"HTTPS_PROXY": text}) is None
+
+
+@pytest.mark.parametrize("text", ['"http://p:1"', "'http://p:1'", "http:/p:1", "http://p:1/path"])
+def test_a_slip_of_the_pen_in_a_proxy_s_address_is_told_how_it_is_written(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="HTTPS_PROXY cannot be used: it must be http://host:port"):
+        proxy_for("https://gpu.example", {"HTTPS_PROXY": text})
 
 
 # Who comes to a proxy that is really there.

@@ -107,8 +107,8 @@ class LocalFiles(MadeFiles):
         While another run is in the engine, what its nodes will name may be there already. A run apart leaves all but
         its own folder to it: only runs of ComfyUI's own nodes have another beside them. Of runs of the machine's owner
         that are in the engine together, each takes what has certainly come between its beginning and its end, of which
-        it knows the whole ms. One that is there alone takes the moment before, too: a node that writes a line of text is
-        that quick.
+        it knows the whole ms. One that is there alone takes the moment before, too: a node that writes a line of text
+        is that quick.
         """
         self._has_looked = True
         seen = self._seen_folders

@@ -12,6 +12,8 @@ no JSON             a web page: another program, or somebody's login
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from comfy_serverless.connector.client import RequestFailed, excerpt
 from comfy_serverless.connector.refusals import refusal
 from comfy_serverless.connector.server import Server
@@ -127,21 +129,25 @@ def _refuses(status: int, said: str, server: Server) -> str:
         what = "does not take the credentials it was given" if has_said else "requires credentials"
     else:
         what = "does not let us in"
-    return f"{what}: {said}. Set them as {_WHO_ASKS}"
+    return f"{what}: {said}. Give credentials as {_WHO_ASKS}"
 
 
 def _redirects(failure: RequestFailed, server: Server) -> str:
     to = failure.leads_to
     start = f"sends us elsewhere: {failure.status}{f' to {to}' if to else ''}"
-    if server.scheme == "http" and to.startswith("https://"):
+    is_secured = server.scheme == "http" and to.startswith("https://")
+    if is_secured and urlsplit(to).hostname == server.host:
         return f"{start}. Write https:// in COMFYUI_URL"
-    return f"{start}. If that is a login, set {_WHO_ASKS}; else set COMFYUI_URL to where ComfyUI itself answers"
+    place = "https:// in COMFYUI_URL, and the host" if is_secured else "into COMFYUI_URL"
+    return f"{start}. If that is a login, set {_WHO_ASKS}; else write {place} where ComfyUI itself answers"
 
 
 def _way(server: Server, reason: str) -> str:
     """What to look at when there was no answer."""
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return ". Name the authority that has signed its certificate in SSL_CERT_FILE"
+    if "WRONG_VERSION_NUMBER" in reason:
+        return ". It speaks no TLS there: write http:// in COMFYUI_URL, or the port that speaks it"
     if server.proxy is not None:
         return f". If there is a direct way, name {server.host} in NO_PROXY"
     return ". Check that it runs and listens there" if server.is_elsewhere else ""

@@ -127,9 +127,8 @@ def _open(payload: object, name: str | None, depth: int) -> Iterator[Content]:
         yield from _open(body, name, depth - 1)
         return
     if not isinstance(body, Mapping):
-        sources = _sources_in(body)
-        piped = f"a list of records of {sources}, as EventBridge Pipes sends them: let Lambda read the queue itself"
-        yield UnknownEvent(piped) if sources else Letter(payload, body, name)
+        found = _of_list(body, depth) if isinstance(body, list) else None
+        yield from [Letter(payload, body, name)] if found is None else found
         return
     if body.get("Event") == "s3:TestEvent":
         return
@@ -148,6 +147,28 @@ def _open(payload: object, name: str | None, depth: int) -> Iterator[Content]:
         yield UnknownEvent(what)
     else:
         yield Letter(payload, body, name)
+
+
+def _of_list(items: list[object], depth: int) -> list[Content] | None:
+    """What is in a list of events, or of the records of a queue, as EventBridge Pipes sends them; None in any other."""
+    if sources := _sources_in(items):
+        piped = f"a list of records of {sources}, as EventBridge Pipes sends them: let Lambda read the queue itself"
+        return [UnknownEvent(piped)]
+    if pointer := _pointer_in(items):
+        far = f"a message whose content is in S3, at {pointer}, as the SQS Extended Client Library sends it"
+        return [UnknownEvent(f"{far}: send the request itself, or drop it into the input bucket")]
+    if not items or not all(isinstance(item, Mapping) for item in items):
+        return None
+    found = [content for item in items for content in _open(item, None, depth - 1)]
+    return None if any(isinstance(one, Letter) for one in found) else found
+
+
+def _pointer_in(items: list[object]) -> S3Address | None:
+    """Where the content of a message is that was too large for SQS."""
+    match items:
+        case [str(kind), {"s3BucketName": str(bucket), "s3Key": str(key)}] if kind.endswith("S3Pointer"):
+            return S3Address(bucket, key)
+    return None
 
 
 def _open_notification(notification: object, depth: int) -> Iterator[Content]:
@@ -193,10 +214,10 @@ def _of_record(record: Mapping[str, Any]) -> Content | None:
     if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):
         return None
     try:
-        item = record["s3"]["object"]
+        item, key = record["s3"]["object"], record["s3"]["object"]["key"]
         drops = _drop(
             bucket=record["s3"]["bucket"]["name"],
-            key=unquote_plus(str(item["key"])),  # `a+b%C3%BC.json` is `a bü.json`
+            key=unquote_plus(key) if isinstance(key, str) else key,  # `a+b%C3%BC.json` is `a bü.json`
             version_id=item.get("versionId"),
             sequencer=item.get("sequencer"),
             etag=item.get("eTag"),
@@ -214,11 +235,13 @@ def _drop(
     """One object, unless it is of those that are left alone.
 
     S3 numbers the writings of a key (`sequencer`), or gives each an id. Where it does neither, the time of the event
-    tells one from another that wrote the same.
+    tells one from another that wrote the same. Raises TypeError for a bucket or a key that is no text.
     """
+    if not isinstance(bucket, str) or not isinstance(key, str):
+        raise TypeError("an object has no bucket or no key")
     version = "" if version_id in (None, "null") else str(version_id)
     dropped = DroppedObject(
-        address=S3Address(str(bucket), str(key)),
+        address=S3Address(bucket, key),
         version=version or str(sequencer or "") or "@".join(str(part) for part in (etag, time) if part),
         pin=Pin(version, etag_of(str(etag or ""))),
     )

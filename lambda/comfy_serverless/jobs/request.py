@@ -389,4 +389,6 @@ def problem_in_words(kind: str, message: str) -> str:
         return "is required"
     if kind == "extra_forbidden":
         return "is not a field of this request"
+    if kind in {"dict_type", "model_type", "model_attributes_type", "dataclass_type"}:
+        return "should be an object: {…}"
     return message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")[:300]

@@ -39,6 +39,12 @@ _IMAGES = (
     (re.compile(rb"\x89PNG\r\n\x1a\n|GIF8|\xff\xd8\xff|RIFF.{4}WEBP|II\x2a\0|MM\0\x2a", re.DOTALL), ""),
     (_TARGA, "Targa (TGA)"),
 )
+#: The beginnings of pictures after they were read and written as text: with what was no character replaced, or
+#: every byte made a letter, or line ends changed.
+_READ_AS_TEXT = re.compile(
+    rb"\xef\xbf\xbdPNG|\xc2\x89PNG|\x89PNG\n\x1a\n|\x89PNG\r\r\n|(\xef\xbf\xbd){3}|\xc3\xbf\xc3\x98\xc3\xbf|\xef\xbb\xbf\x89PNG"
+)
+_BASE64 = re.compile(rb"data:[^,]{0,100},|iVBORw0KGgo|/9j/|UklGR|R0lGODlh|R0lGODdh")
 _VIDEOS = re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI ", re.DOTALL)
 
 
@@ -65,6 +71,14 @@ def _other(head: bytes) -> str:
         return "it is a web page"
     if text.startswith((b"{", b"[")):
         return "it looks like JSON"
+    if _READ_AS_TEXT.match(head):
+        return "it is a picture that was read or written as text somewhere on its way, and is damaged: send its bytes"
+    if _BASE64.match(head):
+        return "it is the base64 text of a file: send the file, or that text itself as the input"
+    if head.startswith(b"\x1f\x8b"):
+        return "it is packed by gzip: unpack it first"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS: fetch the file itself (git lfs pull)"
     if _VIDEOS.match(head):
         return "it is a video: give it to a loader of videos, or take a frame of it"
     return f"it begins with {head[:8].hex(' ')}"

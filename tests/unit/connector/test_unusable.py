@@ -155,6 +155,7 @@ def test_no_answer_of_an_engine_is_our_own_mistake(
         (404, "", "no ComfyUI at .*404.*path in COMFYUI_URL"),
         (301, "https://gpu.example/prompt?key=s3cret", "301 to https://gpu.example/prompt.*https:// in COMFYUI_URL"),
         (302, "/login?next=x", "302 to http://127.0.0.1.*/login.*COMFYUI_TOKEN"),
+        (302, "https://login.example/oauth?to=x", "302 to https://login.example/oauth.*If that is a login, set user"),
         (407, "", "407.*HTTP_PROXY"),
         (500, "", "cannot do it: 500"),
         (502, "", "no ComfyUI behind it.*502"),

@@ -182,10 +182,15 @@ def test_ingest_says_what_it_does_not_take(event: object) -> None:
     assert take(sqs_event(event)) == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
 
 
-def test_a_broken_record_of_s3_is_told_and_costs_the_others_nothing(ingesting: batch_world.World) -> None:
+@pytest.mark.parametrize(
+    "broken", [None, {"bucket": {"name": None}, "object": {"key": "a"}}, {"bucket": {"name": IN}, "object": {"key": 5}}]
+)
+def test_a_broken_record_of_s3_is_told_and_costs_the_others_nothing(
+    ingesting: batch_world.World, broken: object
+) -> None:
     ingesting.s3.put_object(Bucket=IN, Key="jobs/w.json", Body=json.dumps(batch_world.GRAPH))
     event = s3_notification("jobs/w.json")
-    event["Records"].insert(0, {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": None})
+    event["Records"].insert(0, {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": broken})
     assert take(sqs_event(event)) == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert len(ingesting.messages("jobs")) == 1
 

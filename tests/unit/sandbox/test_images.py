@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
 import time
 import zlib
@@ -199,6 +201,14 @@ def test_a_bomb_in_the_metadata_is_not_unpacked(check: Check) -> None:
         (b'{"error": "no"}', "JSON"),
         (b"PK\x03\x04zip", "begins with 50 4b 03 04"),
         (b"\0\0\0\x18ftypisom\0\0\2\0", "it is a video"),
+        (picture("PNG").decode("utf-8", "replace").encode(), "read or written as text"),
+        (picture("JPEG").decode("utf-8", "replace").encode(), "read or written as text"),
+        (picture("PNG").decode("latin-1").encode(), "read or written as text"),
+        (picture("PNG").replace(b"\r\n", b"\n"), "read or written as text"),
+        (base64.b64encode(picture("PNG")), "base64 text of a file"),
+        (b"data:image/png;base64,iVBORw0KGgo", "base64 text of a file"),
+        (gzip.compress(picture("PNG")), "packed by gzip"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
         (b"P6 2 2 255\n" + b"x" * 12, "PPM"),
         (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", r"HEIC .*Convert it to PNG or JPEG first"),
