@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.api.event_streams import Asked, EventStreams, Streamed
+from comfy_serverless.jobs.document import Output
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.table.event_keys import EventKeys
 from comfy_serverless.table.watchers import WatcherPlaces
@@ -16,6 +17,21 @@ from tests.unit.api_world import ApiWorld
 
 URL = "https://events.example/live"
 CONSOLE = "https://api.example"
+
+
+def output(number: int) -> Output:
+    """The picture at a place of the job `fox`."""
+    return Output(
+        node_id="9",
+        name=f"{number}.png",
+        type="image",
+        content_type="image/png",
+        size_bytes=1,
+        id=f"output-{number}",
+        job_id="fox",
+        s3_uri=f"s3://results-bucket/{number}.png",
+        sha256="0" * 64,
+    )
 
 
 @dataclass

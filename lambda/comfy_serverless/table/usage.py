@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from itertools import chain
 from typing import Final
 
-from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.aws.dynamodb import Table, moment_of, now_s
 from comfy_serverless.table.usage_items import Counter, Usage, days, month_of_key, total, usage_pk
 
 #: How long the sum of a key's month is believed, in seconds: jobs that end meanwhile are not in it.
@@ -64,4 +64,4 @@ class UsageStore:
 
 def this_month() -> str:
     """The month that it is now, in UTC: `2026-11`."""
-    return f"{datetime.now(UTC):%Y-%m}"
+    return f"{moment_of(now_s()):%Y-%m}"

@@ -18,9 +18,9 @@ from comfy_serverless.api.live import (
     READS_A_SECOND,
 )
 from comfy_serverless.api.watching import ENDS, KEEP_ALIVE, KEEP_ALIVE_S, PATIENCE_S
-from comfy_serverless.jobs.document import Job, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.document import Job, JobStatus, JobUrls, Progress
 from tests.unit.api_world import ApiWorld, api_world
-from tests.unit.event_world import CONSOLE, URL, EventWorld, body, frames, parts
+from tests.unit.event_world import CONSOLE, URL, EventWorld, body, frames, output, parts
 from tests.unit.fakes import WORKFLOW
 
 READS = ("GetItem", "BatchGetItem", "Query")
@@ -39,20 +39,6 @@ def events(api: ApiWorld) -> EventWorld:
 
 def submit(api: ApiWorld, owner: str = "team") -> Any:
     return api.request("POST", "/api/v2/jobs", body={"workflow": WORKFLOW}, owner=owner).json
-
-
-def output(number: int) -> Output:
-    return Output(
-        node_id="9",
-        name=f"{number}.png",
-        type="image",
-        content_type="image/png",
-        size_bytes=1,
-        id=f"output-{number}",
-        job_id="fox",
-        s3_uri=f"s3://results-bucket/{number}.png",
-        sha256="0" * 64,
-    )
 
 
 class Worker:

@@ -27,21 +27,9 @@ from comfy_serverless.api.live import (
 from comfy_serverless.jobs.document import JobStatus, Output, Progress
 from comfy_serverless.table.job_item import JobEntry, Preview
 from comfy_serverless.table.job_state import JobState, NewJob
+from tests.unit.event_world import output
 
 ENDED = {"status": JobStatus.SUCCEEDED, "updated_at": "2026-11-29T12:00:09.000Z"}
-
-
-def output(number: int) -> Output:
-    return Output(
-        node_id="9",
-        name=f"{number}.png",
-        type="image",
-        content_type="image/png",
-        size_bytes=1,
-        id=f"output-{number}",
-        job_id="fox",
-        sha256="0" * 64,
-    )
 
 
 def job(*places: int, **columns: Any) -> JobState:

@@ -12,6 +12,7 @@ from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.jobs.document import Job, JobStatus, JobUrls
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
+from tests.unit.table_clock import TableClock
 
 ADMIN = {"is_admin": "true"}
 NOW = datetime.now(UTC)
@@ -20,6 +21,7 @@ NOW = datetime.now(UTC)
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
     monkeypatch.setattr("comfy_serverless.api.jobs.ANSWER_RESERVE_S", 1e6)  # nobody waits
+    TableClock(monkeypatch, int(NOW.timestamp()))  # no month ends between two requests
     with api_world(monkeypatch) as world:
         yield world
 

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from comfy_serverless.connector import local_files
 from comfy_serverless.connector.folders import EngineFolders, beside
 from comfy_serverless.connector.local_files import LocalFiles
 from comfy_serverless.connector.made_files import JOBS_FOLDER, Made, Place, Remembered
@@ -326,22 +328,25 @@ def test_a_file_of_the_first_moment_is_the_runs_and_one_of_the_moment_before_it_
     assert [file.place.name for file in run.unclaimed()] == ["quick.txt"]
 
 
-def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine) -> None:
+def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     run = engine.run()
     path = engine.folders["output"] / "slow.bin"
+    now, left = [time.time()], list(range(20))
 
-    def write() -> None:
-        with path.open("wb", buffering=0) as file:
-            for _ in range(20):
+    def write_on(pause_s: float = 0.0) -> None:
+        """What somebody does while the file is waited for."""
+        now[0] += pause_s
+        if left:
+            left.pop()
+            with path.open("ab") as file:
                 file.write(b"x" * 100)
-                time.sleep(0.01)
+            os.utime(path, (now[0], now[0]))
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    while not path.exists():
-        time.sleep(0.001)
+    write_on()
+    clock = SimpleNamespace(time=lambda: now[0], monotonic=lambda: now[0], sleep=write_on)
+    monkeypatch.setattr(local_files, "time", clock)
     [made] = run.unclaimed()
-    writer.join()
+    assert left == []
     assert len(made.fetch().read()) == 2000
 
 
@@ -355,8 +360,9 @@ def test_a_folder_in_which_nothing_has_changed_is_not_read_again(
     monkeypatch.setattr(os, "scandir", lambda path: read.append(Path(path)) or scandir(path))
     engine.run().leave()
     assert read == []
+    began_s = time.time() - 0.02  # files have the time of a clock that may be a tick behind
     engine.write("output/kept/deep/new.png")
-    assert [file.place.name for file in engine.run(began_s=time.time() - 0.02).unclaimed()] == ["new.png"]
+    assert [file.place.name for file in engine.run(began_s=began_s).unclaimed()] == ["new.png"]
     assert read == [engine.folders["output"].resolve() / "kept/deep"]
 
 

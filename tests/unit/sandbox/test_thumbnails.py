@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -189,30 +191,36 @@ def test_of_a_video_the_first_frame_is_shown(make, container: str, codec: str, p
     assert is_near(small.convert("RGB").getpixel((100, 100)), GREEN)
 
 
-HOSTILE = {
-    "a bomb of 900 million pixels": png_claiming(30_000, 30_000),
-    "a bomb with its pixels": encoded(Image.new("1", (30_000, 30_000)), "PNG"),
-    "just over the limit": png_claiming(10_001, 10_000),
-    "a WebP that claims the most": webp_claiming(16_383, 16_383),
-    "a BMP of two billion pixels": b"BM" + bytes(12) + (40).to_bytes(4, "little") + b"\xff\xff\xff\x7f" * 2 + bytes(60),
-    "a TIFF whose tile is enormous": tiff_with_tiles(20_000),
-    "a JPEG of endless segments": b"\xff\xd8" + b"\xff\xfe\0\2" * 2_000_000,
-    "cut off": picture("PNG", (300, 300))[:2000],
-    "a JPEG without its pixels": picture("JPEG", (300, 300))[:200],
-    "an SVG": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-    "an SVG behind a mark": b"\xef\xbb\xbf  <svg onload='alert(1)'/>",
-    "PostScript, which would start a program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-    "a script": b"#!/bin/sh\ntouch /tmp/x\n",
-    "a web page": b"<!doctype html><img src=x onerror=alert(1)>",
-    "nothing": b"",
-    "a playlist": b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n",
-    "a list of files": b"ffconcat version 1.0\nfile /etc/passwd\n",
-    "a DASH manifest": b'<?xml version="1.0"?><MPD><BaseURL>file:///etc/passwd</BaseURL></MPD>',
-    "a video's head alone": video("mp4", "mpeg4")[:40],
-    "a Matroska of noise": b"\x1a\x45\xdf\xa3" + os.urandom(5000),
-    "an AVI of noise": b"RIFF\xff\xff\xff\x7fAVI " + os.urandom(5000),
-    "an MP4 of noise": b"\0\0\0\x18ftypmp42" + os.urandom(5000),
+#: How each is made: a large one takes seconds.
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "a bomb of 900 million pixels": lambda: png_claiming(30_000, 30_000),
+    "a bomb with its pixels": lambda: encoded(Image.new("1", (30_000, 30_000)), "PNG"),
+    "just over the limit": lambda: png_claiming(10_001, 10_000),
+    "a WebP that claims the most": lambda: webp_claiming(16_383, 16_383),
+    "a BMP of two billion pixels": lambda: b"BM" + bytes(12) + b"(\0\0\0" + b"\xff\xff\xff\x7f" * 2 + bytes(60),
+    "a TIFF whose tile is enormous": lambda: tiff_with_tiles(20_000),
+    "a JPEG of endless segments": lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 2_000_000,
+    "cut off": lambda: picture("PNG", (300, 300))[:2000],
+    "a JPEG without its pixels": lambda: picture("JPEG", (300, 300))[:200],
+    "an SVG": lambda: b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    "an SVG behind a mark": lambda: b"\xef\xbb\xbf  <svg onload='alert(1)'/>",
+    "PostScript, which would start a program": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "a script": lambda: b"#!/bin/sh\ntouch /tmp/x\n",
+    "a web page": lambda: b"<!doctype html><img src=x onerror=alert(1)>",
+    "nothing": lambda: b"",
+    "a playlist": lambda: b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n",
+    "a list of files": lambda: b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "a DASH manifest": lambda: b'<?xml version="1.0"?><MPD><BaseURL>file:///etc/passwd</BaseURL></MPD>',
+    "a video's head alone": lambda: video("mp4", "mpeg4")[:40],
+    "a Matroska of noise": lambda: b"\x1a\x45\xdf\xa3" + os.urandom(5000),
+    "an AVI of noise": lambda: b"RIFF\xff\xff\xff\x7fAVI " + os.urandom(5000),
+    "an MP4 of noise": lambda: b"\0\0\0\x18ftypmp42" + os.urandom(5000),
 }
+
+
+@functools.cache
+def hostile(what: str) -> bytes:
+    return HOSTILE[what]()
 
 
 @pytest.mark.parametrize("is_video", [False, True], ids=["as a picture", "as a video"])
@@ -221,7 +229,7 @@ def test_what_is_no_picture_or_more_than_one_has_no_thumbnail_and_costs_no_later
     make, what: str, is_video: bool
 ) -> None:
     with pytest.raises(Refused):
-        make(HOSTILE[what], is_video=is_video)
+        make(hostile(what), is_video=is_video)
     assert make(picture("PNG")).size == (40, 30)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,36 +154,66 @@ def test_api_gateway_may_ask_the_authorizer_and_answers_no_browser_itself() -> N
     assert "x-amazon-apigateway-cors" not in API["Body"]
 
 
-def make(what: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: make this of an environment."""
+#: Makes what a line asks for, of the line's environment, in a process of its own: a fork, as to load takes a second.
+MAKER = """
+import functools, json, os, sys, traceback
+import boto3, botocore.loaders, botocore.session
+from comfy_serverless.handlers import wiring, wiring_api, wiring_ingest, wiring_worker
+
+botocore.session.create_loader = functools.cache(botocore.loaders.create_loader)
+for service in ("dynamodb", "s3", "sqs"):  # what clients are made from is read once
+    boto3.client(service, region_name="eu-central-1")
+for line in sys.stdin:
+    what, environment = json.loads(line)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.dup2(writing, sys.stderr.fileno())
+        os.environ.update(environment)
+        try:
+            eval(what)()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as told:
+        print(json.dumps([told.read(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def make() -> Iterator[Callable[[str, dict[str, str]], tuple[str, int]]]:
+    """In a process of its own: make this of an environment. What it says of a failure, and its exit code."""
     own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "lambda"), "AWS_DEFAULT_REGION": "eu-central-1"}
-    return subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"from comfy_serverless.handlers import wiring, wiring_api, wiring_ingest, wiring_worker; {what}()",
-        ],
-        env={**own, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with subprocess.Popen(
+        [sys.executable, "-c", MAKER], env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as maker:
+
+        def made(what: str, environment: dict[str, str]) -> tuple[str, int]:
+            assert maker.stdin is not None
+            assert maker.stdout is not None
+            maker.stdin.write(json.dumps([what, environment]) + "\n")
+            maker.stdin.flush()
+            told, code = json.loads(maker.stdout.readline())
+            return str(told), int(code)
+
+        yield made
 
 
 @pytest.mark.parametrize("function", NEEDS)
-def test_a_function_finds_everything_it_needs_in_its_environment(function: str) -> None:
+def test_a_function_finds_everything_it_needs_in_its_environment(function: str, make: Any) -> None:
     what, variables = NEEDS[function]
     assert set(variables) <= environment_of(function).keys()
-    done = make(what, environment_of(function))
-    assert done.returncode == 0, done.stderr
+    told, code = make(what, environment_of(function))
+    assert code == 0, told
 
 
 @pytest.mark.parametrize("function", NEEDS)
-def test_a_function_names_all_that_it_lacks_at_once(function: str) -> None:
+def test_a_function_names_all_that_it_lacks_at_once(function: str, make: Any) -> None:
     what, variables = NEEDS[function]
-    done = make(what, {})
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].endswith(f": {', '.join(variables)}"), done.stderr
+    told, code = make(what, {})
+    assert code != 0
+    assert told.splitlines()[-1].endswith(f": {', '.join(variables)}"), told
 
 
 def test_the_dashboard_is_a_document_that_names_only_what_there_is() -> None:
