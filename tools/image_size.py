@@ -61,7 +61,7 @@ for folder, folders, names in os.walk(root):
             group, what = "library", owner.get(path) or owner[compiled]
         elif path.startswith(venv + os.sep):
             group, what = "library", "of no library"
-        elif below[0] == "custom_nodes" and len(below) > 1 and below[1] != "__pycache__":
+        elif below[0] == "custom_nodes" and below[1:2] != ["__pycache__"] and (len(below) > 2 or name.endswith(".py")):
             group, what = "pack", below[1]
         elif below[0] == "models":
             group, what = "rest", "models"

@@ -37,6 +37,7 @@ def test_every_file_is_counted_once_for_whom_it_belongs_to(tmp_path: Path) -> No
         "opt/comfyui-venv/bin/toy": 20,
         "opt/comfyui/custom_nodes/pack/weights.bin": 200,
         "opt/comfyui/custom_nodes/single.py": 12,
+        "opt/comfyui/custom_nodes/example_node.py.example": 4,
         "opt/comfyui/models/loras/style.safetensors": 100,
         "opt/comfyui/main.py": 8,
         "opt/worker/bin/x": 16,
@@ -53,7 +54,7 @@ def test_every_file_is_counted_once_for_whom_it_belongs_to(tmp_path: Path) -> No
     assert counted["library"].pop("of no library") <= 6 * smallest
     assert counted["library"] == {"torch 2.14.1": 400, "CUDA (nvidia-*, cuda-*)": 300, "toy 1.0": 140}
     assert counted["pack"] == {"pack": 200, "single.py": 12}
-    assert counted["rest"] == {"models": 100, "ComfyUI": 8, "the worker, with its libraries": 16, "Debian": 60}
+    assert counted["rest"] == {"models": 100, "ComfyUI": 12, "the worker, with its libraries": 16, "Debian": 60}
 
 
 def test_the_largest_come_first_and_small_libraries_are_summed_up() -> None:
