@@ -118,6 +118,8 @@ class Recycling:
         """What to do after a reading between two jobs."""
         if reading.jobs < self._not_before:
             return Step.KEEP
+        if self.reason:  # it was found, but ComfyUI had other things to do, or did not say that it had none
+            return Step.REPLACE
         if self.has_run_enough(reading.jobs):
             self.reason = f"it has run {reading.jobs} jobs (ENGINE_MAX_JOBS={self.max_jobs})"
             return Step.REPLACE

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.connector import follower
 from comfy_serverless.errors import Canceled
 from tests.contract import asking
 from tests.contract.faults.rows import row
 from tests.contract.faults.world import World, in_background, lite_only, long_run, new_id, picture, wait_until
+from tests.patience import slack
 
 
 @row(
@@ -63,7 +65,9 @@ def test_the_deadline_passes_in_the_queue(fragile: World) -> None:
 
 
 @row("the deadline (0.7 s) passes during the execution", code="deadline_exceeded", so="interrupted", within_s=4)
-def test_the_deadline_passes_during_the_execution(fragile: World) -> None:
+def test_the_deadline_passes_during_the_execution(fragile: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # How long it may take to obey is measured on the wall: a real engine that nobody lets run takes that much longer.
+    monkeypatch.setattr(follower, "DEADLINE_GRACE_S", follower.DEADLINE_GRACE_S * slack())
     error = fragile.fails(long_run(), deadline_s=0.7)
     assert "executing" in error.message
     assert fragile.connector.starts == 1, "it was interrupted, not killed"

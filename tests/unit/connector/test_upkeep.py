@@ -10,6 +10,7 @@ import pytest
 
 from comfy_serverless import Settings
 from comfy_serverless.connector import memory, upkeep
+from comfy_serverless.connector.client import RequestFailed
 from comfy_serverless.connector.upkeep import Upkeep
 from comfy_serverless.errors import EngineUnavailable
 
@@ -162,6 +163,29 @@ def test_never_while_another_client_has_something_in_its_queue() -> None:
     engine.waiting = 0
     run(keeper)
     assert engine.did == ["second one starts"]
+
+
+@pytest.mark.parametrize("said", [1, None], ids=["busy", "no answer"])
+def test_a_leak_that_was_found_at_a_bad_moment_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch, said: int | None
+) -> None:
+    answers = [0, said]  # before it lets go of its memory, and after
+
+    def queue_remaining(_: Engine) -> int:
+        answer = answers.pop(0) if answers else 0
+        if answer is None:
+            raise RequestFailed("timed out")
+        return answer
+
+    monkeypatch.setattr(Engine, "queue_remaining", queue_remaining)
+    engine = Engine()
+    keeper = kept(engine, engine_growth_bytes=GB)
+    run(keeper, 5)
+    engine.gpu += 2 * GB  # and nothing more, ever
+    run(keeper)
+    assert engine.did == ["free"]
+    run(keeper)
+    assert engine.did == ["free", "second one starts"]
 
 
 def test_an_engine_elsewhere_is_left_alone_and_asked_nothing() -> None:
