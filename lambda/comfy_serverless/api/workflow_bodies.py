@@ -52,7 +52,13 @@ class PushBody(_Body):
     force: Annotated[
         bool, Field(description="Keeps it although a run of it would fail on the workers that are deployed now.")
     ] = False
-    dry_run: Annotated[bool, Field(description="Shows what would be kept, and what is wrong; writes nothing.")] = False
+    dry_run: Annotated[
+        bool,
+        Field(
+            description="Shows what would be kept, and what is wrong; writes nothing. Of nodes that nobody has declared "
+            "it shows what the file itself says."
+        ),
+    ] = False
     expected: Annotated[
         int | None,
         Field(ge=0, description="The number that the newest version must have now, 0 for a new name; otherwise 409."),

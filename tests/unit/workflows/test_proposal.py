@@ -324,6 +324,11 @@ def test_a_video_of_comfy_deploy_is_a_file_and_its_seed_may_be_drawn() -> None:
     assert any("input node w" in note and "only its own service gives one" in note for note in proposal.notes)
 
 
+def test_a_switch_of_comfy_pack_is_no_output_where_nobody_has_declared_it() -> None:
+    switched = graph(z={"class_type": "CPackOutputZipSwitch", "inputs": {}})
+    assert "z" not in {one.node_id for one in propose(switched, None).outputs}
+
+
 def test_the_nodes_of_comfy_pack_are_called_by_their_titles() -> None:
     packed = graph(
         t={"class_type": "CPackInputString", "inputs": {"value": "a fox"}, "_meta": {"title": "poster_text"}},

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from comfy_serverless.errors import UiFormatWorkflow
 from comfy_serverless.graph.convert import convert
+from comfy_serverless.graph.convert.stand_ins import stand_ins
+from comfy_serverless.workflows.proposal import propose
 
 
 def rich() -> dict[str, Any]:
@@ -133,6 +135,42 @@ def test_whatever_stands_anywhere_in_a_file_it_is_converted_or_refused(changes: 
     graph, why = outcome(document, CLASSES, seed=seed)
     assert why or all(isinstance(each["inputs"], dict) for each in graph.values())
     json.dumps([graph, why], allow_nan=False)
+
+
+def named() -> dict[str, Any]:
+    """The same, where every node names its values, as current editors do."""
+    document = rich()
+    for each in document["nodes"]:
+        if isinstance(values := each.get("widgets_values"), list):
+            names = ["text", "seed", "control_after_generate", "cfg", "how", "upload", "x#1"]
+            each["widgets_values_named"] = dict.fromkeys(names[: len(values)])
+    return document
+
+
+NAMED_PLACES = [*places(named())]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.sampled_from(NAMED_PLACES), OTHERS), max_size=4),
+    st.sets(st.sampled_from(sorted(CLASSES))) | st.just(set(CLASSES)),
+)
+def test_whatever_stands_in_a_file_is_looked_at_without_declarations_or_refused(changes: Any, gone: set[str]) -> None:
+    document = named()
+    for path, other in changes:
+        try:
+            put(document, path, copy.deepcopy(other))
+        except (KeyError, IndexError, TypeError):
+            continue
+    declared = {name: one for name, one in CLASSES.items() if name not in gone}
+    try:
+        instead = stand_ins(document, declared)
+        graph = convert(document, instead.object_info).graph
+    except UiFormatWorkflow:
+        return
+    proposal = propose(graph, instead.object_info, editors=document)
+    said = [graph, instead.notes, proposal.notes, [one.to_json() for one in (*proposal.inputs, *proposal.outputs)]]
+    json.dumps(said, allow_nan=False)
 
 
 CLASS_PLACES = [*places(CLASSES)]
