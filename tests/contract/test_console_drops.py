@@ -65,7 +65,9 @@ def page(stack: DevStack, browser: Browser, ann: Person) -> Iterator[Page]:
 
 def run_and_see(page: Page, ann: Person) -> tuple[Any, Image.Image]:
     """Run the form; the newest run's job, and the picture that the page shows of it."""
+    before = page.locator(".run").count()
     press_run(page)
+    expect(page.locator(".run")).to_have_count(before + 1)
     job = job_of_first_run(page, ann)
     assert job["status"] == "succeeded", job["error"]
     shown = page.locator(".run").first.locator(".made img")
