@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -196,7 +196,8 @@ def _of_image(name: str) -> str:
 class _Judged(NamedTuple):
     """The local files of a request, its workflow if that is one, and the inputs that name files it does not bring.
 
-    `is_converted`: whether its workflow is the editor's, and a worker converts it. `named`: what must have been uploaded.
+    `is_converted`: whether its workflow is the editor's, and a worker converts it.
+    `named`: what must have been uploaded before.
     """
 
     files: list[Path]
