@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_serverless.cli.batches.which_place import RULE, place_of, refusals_explained
+from comfy_serverless.cli.batches.which_place import RULE, is_over_http, place_of, refusals_explained
 from comfy_serverless.cli.habits import FAILED, add_command, counted, label, say
 from comfy_serverless.cli.stack import add_stack_option
 
@@ -245,7 +245,7 @@ def _dry_run(options: argparse.Namespace) -> int:
         file, name, uploads = made.path, made.name, True
     else:
         file, name, uploads = options.file, batch_name(options.file, options.name), options.upload
-    findings = inspect(file, uploads=uploads, force=options.force)
+    findings = inspect(file, uploads=uploads, force=options.force, knows_uploads=is_over_http(options))
     say(f"{file} would be the batch {name}: {counted(findings.requests, 'line')}, {findings.files_in_words}.")
     if options.json:
         print_json({"name": name, "manifest": str(file), **findings.to_json()})

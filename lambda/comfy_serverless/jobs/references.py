@@ -77,8 +77,8 @@ def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner
     for name in sorted(names - by_name.keys()):
         if is_asset_id(name.lower()):
             place = loaded.get(name)
-            asset = found.if_there(name) if place is None else found.meant(name, place)
-            by_name |= {} if asset is None else {name: str(asset.address)}
+            meant = found.if_there(name) if place is None else found.meant(name, place)
+            by_name |= {} if meant is None else {name: str(meant.address)}
     return KnownFiles(ids, by_name)
 
 

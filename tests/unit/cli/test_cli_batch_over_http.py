@@ -215,3 +215,17 @@ def test_the_stack_comes_first_and_without_either_it_is_said_what_to_set(
     with pytest.raises(SystemExit):
         run("--help")
     assert "with your AWS credentials; without either" in capsys.readouterr().out
+
+
+def test_a_line_may_name_a_file_that_was_uploaded_before_by_its_name_or_its_id(
+    world: Batches, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asset_id = world.asset("set/fox.png", b"fox")
+    lines = [{"workflow": LOADS, "inputs": {"1.image": named}} for named in ("set/fox.png", asset_id)]
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    assert run("submit", "many.jsonl", "--dry-run") == 0
+    assert run("submit", "many.jsonl") == 0
+    told_to = capsys.readouterr().err
+    assert "'set/fox.png' (1 line) is no file here: it must be the name, or the id, of one that was uploaded" in told_to
+    world.look("many")
+    assert len(world.work()) == 2

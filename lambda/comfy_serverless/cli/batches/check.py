@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from comfy_serverless.fetch.sources import parse as parse_source
 from comfy_serverless.graph.active_nodes import active_nodes
 from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.graph.editor_format import check_editor_format
-from comfy_serverless.graph.file_inputs import is_address, takes_file
+from comfy_serverless.graph.file_inputs import is_address, scheme_of, takes_file
 from comfy_serverless.graph.lookup import listing
 from comfy_serverless.graph.workflow import apply_set, check_format, check_links, load_payload
 from comfy_serverless.graph.wrappers import is_of_editor, unwrap
@@ -39,6 +39,8 @@ from comfy_serverless.workflows.version import Version
 #: How many problems are kept; of the others there is the number.
 MAX_PROBLEMS = 1000
 _MAX_CHARACTERS = 500
+#: Of the path of an uploaded file.
+_LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +197,14 @@ class _Judged(NamedTuple):
     """The local files of a request, its workflow if that is one, and the inputs that name files it does not bring.
 
     `is_converted`: whether its workflow is the editor's, and a worker converts it.
+    `named`: what must have been uploaded before.
     """
 
     files: list[Path]
     workflow: list[Path]
     standing: list[str]
     is_converted: bool = False
+    named: Sequence[str] = ()
 
 
 def read_workflow(path: Path) -> dict[str, Any]:
@@ -220,17 +224,21 @@ def read_workflow(path: Path) -> dict[str, Any]:
         raise InvalidRequest(f"the workflow {path} cannot be read: {error.strerror}") from error
 
 
-def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, uploads: bool) -> Findings:
+def check(
+    lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, uploads: bool, knows_uploads: bool = False
+) -> Findings:
     """Judge each line of a manifest.
 
     Args:
         input_bucket: where manifests are dropped, and no result may go.
         uploads: whether local files are sent before the manifest.
+        knows_uploads: whether lines may name files that were uploaded before, by their names or ids.
     """
     findings = Findings()
     first_lines: dict[str, int] = {}
     unknown: Counter[str] = Counter()
     standing: Counter[str] = Counter()
+    named: Counter[str] = Counter()
     converted = 0
     for line in lines:
         if line.is_blank:
@@ -239,7 +247,9 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
         try:
             request, is_of_place, _ = request_at(line, batch_id="", draws=workflows.draws)
             refuse_unkept(request.extra_data)
-            judged = _judged(request, workflows, input_bucket=input_bucket, uploads=uploads)
+            judged = _judged(
+                request, workflows, input_bucket=input_bucket, uploads=uploads, knows_uploads=knows_uploads
+            )
         except ComfyError as error:
             findings.bad += 1
             if len(findings.problems) < MAX_PROBLEMS:
@@ -248,6 +258,7 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
         findings.files.update(dict.fromkeys([*judged.workflow, *judged.files]))
         findings.workflows.update(judged.workflow)
         standing.update(judged.standing)
+        named.update(judged.named)
         converted += judged.is_converted
         findings.drawn += is_of_place
         if isinstance(request.workflow, str) and not is_address(request.workflow):
@@ -266,6 +277,10 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
         "its image; `inputs` brings another"
         for place, count in standing.most_common(5)
     ]
+    findings.notes += [
+        f"{name!r} ({counted(count, 'line')}) is no file here: it must be the name, or the id, of one that was uploaded"
+        for name, count in named.most_common(5)
+    ]
     if converted:
         findings.notes.append(
             f"{counted(converted, 'line')} with a workflow as the editor saves it: a worker converts it, and says then "
@@ -274,12 +289,15 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
     return findings
 
 
-def _judged(request: JobRequest, workflows: Workflows, *, input_bucket: str, uploads: bool) -> _Judged:
+def _judged(
+    request: JobRequest, workflows: Workflows, *, input_bucket: str, uploads: bool, knows_uploads: bool
+) -> _Judged:
     """What a request brings. Raises a ComfyError if it would fail."""
     if request.output.bucket == input_bucket:
         raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
     files: list[Path] = []
     workflow: list[Path] = []
+    named: list[str] = []
     graph: Mapping[str, Any] | None
     if isinstance(request.workflow, dict):
         is_editors = is_of_editor(request.workflow)
@@ -291,16 +309,31 @@ def _judged(request: JobRequest, workflows: Workflows, *, input_bucket: str, upl
     inputs = workflows.inputs_of(request)
     for name, given in inputs.files.items():
         for value in (given,) if isinstance(given, str) else given:
-            files += _local_files(name, value, workflows.files, uploads=uploads)
+            if knows_uploads and _may_be_uploaded(value, workflows.files):
+                named.append(value[:100])
+            else:
+                files += _local_files(name, value, workflows.files, uploads=uploads)
     if graph is None:
-        return _Judged(files, workflow, [])
+        return _Judged(files, workflow, [], named=named)
     if is_of_editor(graph):
-        return _Judged(files, workflow, _standing_in(graph, request), is_converted=True)
+        return _Judged(files, workflow, _standing_in(graph, request), is_converted=True, named=named)
     graph = apply_set(graph, {**inputs.values, **request.values})
     check_links(graph)
     wanted = plan_inputs(graph, inputs.given).wanted if inputs.given else ()
     brought = {target for one in wanted for target in one.targets}
-    return _Judged(files, workflow, [place for place, target in _named_files(graph) if target not in brought])
+    standing = [place for place, target in _named_files(graph) if target not in brought]
+    return _Judged(files, workflow, standing, named=named)
+
+
+def _may_be_uploaded(value: str, local: LocalFiles) -> bool:
+    """Whether an input can name a file that was uploaded: what is no address, no file here, and no base64."""
+    if is_address(value) or scheme_of(value) or len(value) > _LONGEST_NAME or local.find(value) is not None:
+        return False
+    try:
+        parse_source(value)
+    except Unusable:
+        return True
+    return False
 
 
 def _standing_in(workflow: Mapping[str, Any], request: JobRequest) -> list[str]:

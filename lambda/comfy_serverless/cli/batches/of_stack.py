@@ -46,6 +46,7 @@ class OfStack:
     """Implements `Place`."""
 
     stack: Stack
+    knows_uploads: bool = False
 
     @property
     def input_bucket(self) -> str:

@@ -46,6 +46,7 @@ class OverHttp:
 
     api: remote.Api
     input_bucket: str = ""
+    knows_uploads: bool = True
 
     def find(self, name: str) -> Known:
         """See `Place`."""

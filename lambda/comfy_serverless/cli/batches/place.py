@@ -128,6 +128,10 @@ class Place(Protocol):
     def input_bucket(self) -> str:
         """Where no result may go; "" if requests cannot say where it goes."""
 
+    @property
+    def knows_uploads(self) -> bool:
+        """Whether lines may name files that were uploaded before, by their names or ids."""
+
     def find(self, name: str) -> Known:
         """The newest batch of a name. Raises NotFound."""
 

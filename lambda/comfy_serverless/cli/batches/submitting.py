@@ -46,9 +46,9 @@ class Submitted:
         return {"name": self.name, "manifest": self.taken.address, **self.findings.to_json(), "files_sent": self.sent}
 
 
-def inspect(file: Path, *, uploads: bool, force: bool) -> Findings:
+def inspect(file: Path, *, uploads: bool, force: bool, knows_uploads: bool) -> Findings:
     """Check a manifest as `submit` does, and send nothing. Raises as that."""
-    with _judged(file, input_bucket="", uploads=uploads, force=force) as (_, findings, _):
+    with _judged(file, input_bucket="", uploads=uploads, force=force, knows_uploads=knows_uploads) as (_, findings, _):
         return findings
 
 
@@ -62,7 +62,13 @@ def submit(place: Place, file: Path, name: str, *, uploads: bool, force: bool) -
     Raises InvalidRequest if lines would fail, NotFound and MissingAsset for files, and as the place.
     """
     with (
-        _judged(file, input_bucket=place.input_bucket, uploads=uploads, force=force) as (manifest, findings, workflows),
+        _judged(
+            file,
+            input_bucket=place.input_bucket,
+            uploads=uploads,
+            force=force,
+            knows_uploads=place.knows_uploads,
+        ) as (manifest, findings, workflows),
         TemporaryDirectory(prefix="manifest-") as folder,
     ):
         sent = 0
@@ -94,14 +100,20 @@ def transfer_bar(what: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _judged(
-    file: Path, *, input_bucket: str, uploads: bool, force: bool
+    file: Path, *, input_bucket: str, uploads: bool, force: bool, knows_uploads: bool
 ) -> Iterator[tuple[Manifest, Findings, Workflows]]:
     with opened(file) as manifest:
         for note in manifest.notes:
             say(f"{file}: {note}.")
         workflows = Workflows(LocalFiles(file.parent), workflows_folder())
         with Console(stderr=True).status(f"Checking {file}"):
-            findings = check(manifest.lines(), workflows=workflows, input_bucket=input_bucket, uploads=uploads)
+            findings = check(
+                manifest.lines(),
+                workflows=workflows,
+                input_bucket=input_bucket,
+                uploads=uploads,
+                knows_uploads=knows_uploads,
+            )
         _judge(file, findings, force=force)
         yield manifest, findings, workflows
 

@@ -29,7 +29,7 @@ def place_of(options: argparse.Namespace) -> Place:
         from comfy_serverless.cli.batches.of_stack import OfStack
 
         return OfStack(Stack.of(str(options.stack)))
-    if os.environ.get(URL_VARIABLE, "").strip():
+    if is_over_http(options):
         from comfy_serverless.cli.batches.over_http import OverHttp
         from comfy_serverless.cli.remote import Api
 
@@ -39,6 +39,11 @@ def place_of(options: argparse.Namespace) -> Place:
         f"{URL_VARIABLE} and {KEY_VARIABLE}, which need no AWS credentials"
     )
     raise AssertionError("unreachable: a wrong usage ends the program")
+
+
+def is_over_http(options: argparse.Namespace) -> bool:
+    """Whether the batches are those of a key."""
+    return not options.stack and bool(os.environ.get(URL_VARIABLE, "").strip())
 
 
 def refusals_explained(options: argparse.Namespace, *, needs: str) -> AbstractContextManager[None]:
