@@ -79,12 +79,12 @@ test-console: setup ## The pages in a real browser: Debian's Chromium (CHROMIUM)
 
 # What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
 FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \
-  $(filter-out tests/unit/connector/test_process.py,$(wildcard tests/unit/connector/test_*.py)) \
+  $(filter-out %/test_process.py %/test_confinement.py,$(wildcard tests/unit/connector/test_*.py)) \
   tests/unit/table/test_job_store.py tests/unit/handlers/test_events.py \
   tests/unit/test_settings.py tests/unit/test_errors.py tests/unit/test_files.py
 
 test-fast: setup ## The pure part of the tests: seconds, while you work
-	$(RUN) -m pytest $(FAST_TESTS) -n $(or $(TEST_PROCESSES),5) $(PYTEST_ARGS)
+	$(RUN) -m pytest $(FAST_TESTS) -n $(or $(TEST_PROCESSES),3) $(PYTEST_ARGS)
 
 extras: setup ## Each extra in a fresh environment, and the README's lines with it (needs a package index)
 	$(RUN) -m pytest tests/extras $(PYTEST_ARGS)

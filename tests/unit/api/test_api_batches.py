@@ -120,12 +120,6 @@ def test_a_name_that_could_lead_elsewhere_is_refused(world: Batches, name: Any) 
     assert [key for item in world.all_items() for key in item["pk"].values() if key.startswith("batch")] == []
 
 
-@pytest.mark.parametrize("name", ["%2E%2E%2Fx", "a%2Fb", "a%23b", "b%C3%A4r", "%00", "x" * 3000, "batch%23", "%FF"])
-@pytest.mark.parametrize(("method", "route"), ROUTES)
-def test_a_hostile_name_finds_nothing(world: Batches, method: str, route: str, name: str) -> None:
-    assert world.request(method, f"{URL}/{name}{route}").status == 404
-
-
 def test_lines_that_would_fail_are_all_told_and_nothing_is_written(world: Batches) -> None:
     lines = [
         line(1),
@@ -154,28 +148,6 @@ def test_lines_that_would_fail_are_all_told_and_nothing_is_written(world: Batche
         world.s3.get_object(Bucket=RESULTS, Key=item["Key"])["Body"].read()
         for item in world.s3.list_objects_v2(Bucket=RESULTS)["Contents"]
     )
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ({"name": "x"}, 422),
-        ({"name": "x", "lines": []}, 422),
-        ({"name": "x", "lines": {}}, 422),
-        ({"name": "x", "manifest": "\n \n"}, 422),
-        ({"name": "x", "manifest": "[1, 2"}, 422),
-        ({"name": "x", "lines": [line(1)], "manifest": "{}"}, 422),
-        ({"name": "x", "lines": [line(1)], "extra": 1}, 422),
-        ({"name": "x", "upload_id": "../x"}, 404),
-        ({"name": "x", "manifest": "x" * 4_000_001}, 413),
-        ({"name": "x", "manifest": "{}\n" * 10_001}, 413),
-        ([], 422),
-    ],
-)
-def test_what_is_no_batch_is_refused(world: Batches, body: Any, status: int) -> None:
-    answer = world.post(body)
-    assert answer.status == status, answer.text
-    assert world.request("GET", URL).json == {"batches": []}
 
 
 def test_a_manifest_may_be_text_in_any_form(world: Batches) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -41,14 +43,18 @@ def test_a_job_without_a_field_or_with_a_wrong_one_is_noticed() -> None:
     assert problems("GET", "/api/v2/jobs", 200, {"jobs": []}) == [], "a route of the SDK's that the document lacks"
 
 
-@pytest.mark.parametrize("template", api_contract.document()["paths"] if api_contract.path() else [])
-def test_every_operation_of_the_document_is_in_our_own_description(
-    template: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def ours() -> Mapping[str, Any]:
+    """The paths that we describe."""
     from tests.unit.api_world import api_world
 
-    with api_world(monkeypatch) as api:
-        ours = api.request("GET", "/openapi.json").json["paths"]
+    with pytest.MonkeyPatch.context() as patch, api_world(patch) as api:
+        paths: Mapping[str, Any] = api.request("GET", "/openapi.json").json["paths"]
+    return paths
+
+
+@pytest.mark.parametrize("template", api_contract.document()["paths"] if api_contract.path() else [])
+def test_every_operation_of_the_document_is_in_our_own_description(template: str, ours: Mapping[str, Any]) -> None:
     for method in api_contract.document()["paths"][template]:
         assert method in ours.get(template, {}), f"{method} {template}"
         assert operation_of(method.upper(), template) is not None

@@ -102,9 +102,9 @@ def test_many_ranges_read_by_many_are_one_batch(world: World, monkeypatch: pytes
 def test_whatever_is_cut_off_every_line_has_one_outcome(
     world: World, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
+    monkeypatch.setattr(reading_module, "CHUNK_LINES", 5)
     monkeypatch.setattr(reading_module, "THREADS", 2)
-    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 2000)
+    monkeypatch.setattr(ranges_module, "RANGE_BYTES", 1000)
     monkeypatch.setattr(store_module, "ADVANCE_EVERY_S", -1)
     monkeypatch.setattr(ranges_module, "UNTOUCHED_S", -1)
     chance = random.Random(seed)
@@ -122,7 +122,7 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
             client.meta.events.register(f"before-call.sqs.{operation}", fail_sometimes)
         for operation in ("PutObject", "GetObject", "CopyObject", "HeadObject"):
             client.meta.events.register(f"before-call.s3.{operation}", fail_sometimes)
-    dropped = world.drop_surely("batches/a.jsonl", manifest(90, bad=10))
+    dropped = world.drop_surely("batches/a.jsonl", manifest(45, bad=5))
     ran: list[str] = []
     found: Batch | None = None
     for _ in range(300):
@@ -147,8 +147,8 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
     assert found.status is BatchStatus.COMPLETED
     assert len(ran) == len(set(ran))
     summary, rows, _ = world.report(found)
-    assert (summary["lines"], summary["bad_lines"], sum(summary["statuses"].values())) == (100, 10, 90)
-    assert len(rows) == 100
+    assert (summary["lines"], summary["bad_lines"], sum(summary["statuses"].values())) == (50, 5, 45)
+    assert len(rows) == 50
 
 
 def test_a_range_that_is_being_read_is_left_to_its_reader(world: World) -> None:
