@@ -23,6 +23,7 @@ from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, InvalidWorkflow
 from comfy_serverless.settings import Settings
+from tests.contract.asking import queue
 from tests.contract.engines import free_port
 from tests.contract.faults.world import long_run, picture
 from tests.patience import PATIENCE_S, wait_until
@@ -45,7 +46,7 @@ def connector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyConnect
 
 
 def is_idle(connector: ComfyConnector) -> bool:
-    return connector._engine.client.queue_remaining() == 0
+    return not any(queue(connector).values())
 
 
 # await connector.arun(…)
