@@ -55,8 +55,8 @@ class PushBody(_Body):
     dry_run: Annotated[
         bool,
         Field(
-            description="Shows what would be kept, and what is wrong; writes nothing. Of nodes that nobody has declared "
-            "it shows what the file itself says."
+            description="Shows what would be kept, and what is wrong; writes nothing. Of nodes that nobody has "
+            "declared it shows what the file itself says."
         ),
     ] = False
     expected: Annotated[
