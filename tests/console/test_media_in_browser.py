@@ -273,7 +273,7 @@ def test_a_file_that_is_gone_is_told_and_not_saved_as_something_else(
     page.route(re.compile(r"\.ended\?"), lambda route: route.fulfill(status=404, headers=allowed))
     go(page, f"jobs/{shown['id']}")
     saved: list[Any] = []
-    page.on("download", saved.append)
+    page.on("download", lambda download: saved.append(download))
     page.get_by_role("button", name=f"Download {output_of(shown, 'glb')['name']}").click()
     expect(page.locator("#toasts")).to_contain_text("S3 answers 404")
     assert saved == []
