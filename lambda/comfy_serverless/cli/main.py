@@ -35,7 +35,7 @@ COMMANDS = (
     Command("batch", "run many jobs: from a manifest or a folder of files to a folder of results", "batch"),
     Command("jobs", "list, show, follow, cancel and download jobs of the deployed API, and read their logs", "jobs"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),
-    Command("assets", "list the files that were uploaded", "files"),
+    Command("assets", "list the files that were uploaded", "assets"),
     Command("outputs", "list the files that jobs have made, newest first", "outputs"),
     Command("models", "bring models to the deployed stack's store, and list those there are", "models"),
     Command("release", "list the releases of a stack, make another one live, or go back to the one before", "release"),
