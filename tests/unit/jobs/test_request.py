@@ -282,3 +282,9 @@ def test_a_failure_of_one_node_names_it() -> None:
     )
     assert (JobError.of(one).node_id, JobError.of(one).class_type) == ("3", "SaveImage")
     assert (JobError.of(two).node_id, JobError.of(two).class_type) == (None, None)
+
+
+@pytest.mark.parametrize("field", ["set", "inputs", "metadata", "output"])
+def test_what_should_be_an_object_is_told_in_words_of_json(field: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"{field}: should be an object: {{…}}"):
+        JobRequest.parse({"workflow": "poster", field: "text"})
