@@ -193,7 +193,7 @@ class BatchReader:
             self.batches.cut(
                 batch.id,
                 f"{most:,} lines were no requests: the rest of the manifest is not read. The others run as ever; mend "
-                "the manifest, and send it again: lines that have run do not run twice",
+                "the manifest, and send it again: lines that have run do not run twice, unless they draw a seed",
             )
 
     def submit(self, batch: Batch, lines: Sequence[Line], *, draws: Callable[[str], bool] | None) -> list[BadLine]:

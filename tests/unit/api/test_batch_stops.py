@@ -107,6 +107,7 @@ def test_after_too_many_bad_lines_the_rest_is_not_read_and_that_is_told(world: B
     assert told["succeeded"] == ran >= 1, "good lines that were read run as ever"
     assert 10 <= told["bad"] < 20, "no chunk more is read"
     assert "10 lines were no requests" in told["notes"][0]
+    assert told["notes"][0].endswith("do not run twice, unless they draw a seed"), "their ids are of their places"
     assert [one["line"] for one in told["first_failures"][:2]] == [2, 3]
     written = report(world, "many")
     assert written["lines"] + written["unread_lines"] == len([one for one in lines if one])
