@@ -13,6 +13,7 @@ from comfy_serverless.api.batch_submission import MAX_ORDERS
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import reading
 from comfy_serverless.batches.batch import BatchStatus
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.batches.taking import take_again
 from comfy_serverless.table.api_keys import BudgetAction
 from tests.unit.api.test_usage_route import spend
@@ -134,6 +135,32 @@ def test_ranges_behind_the_end_of_reading_are_not_read_and_keep_their_numbers(
     written = report(world, "many")
     assert written["lines"] + written["unread_lines"] == len(lines)
     assert written["bad_lines"] < 20
+
+
+@pytest.mark.parametrize("is_begun", [True, False], ids=["begun", "not begun"])
+def test_a_chunk_that_was_begun_when_reading_ended_is_read_to_its_end_and_no_other_is(
+    world: Batches, monkeypatch: pytest.MonkeyPatch, is_begun: bool
+) -> None:
+    lines = [json.dumps(line(number)) for number in range(1, 13)]
+    upload_id = world.upload("m.jsonl", "\n".join(lines).encode() + b"\n")
+    world.post({"name": "many", "upload_id": upload_id})
+
+    def cut_off(*_: object) -> bool:
+        raise RuntimeError("the function's time is over")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchStore, "mark_read" if is_begun else "get", cut_off)
+        with pytest.raises(RuntimeError):
+            world.follow_orders()
+    monkeypatch.setattr("comfy_serverless.batches.ranges.UNTOUCHED_S", -10)
+    world.services.batches.cut(world.batch("many").id, "another range had too many bad lines")
+    ran = 0
+    for _ in range(4):
+        world.look("many")
+        ran += len(world.work())
+    written = report(world, "many")
+    assert (written["lines"], written["unread_lines"]) == ((5, 7) if is_begun else (0, 12))
+    assert (ran, world.get("many")["succeeded"]) == ((5, 5) if is_begun else (0, 0)), "what has run is in the report"
 
 
 def test_a_list_of_many_batches_has_few_of_them_counted_in_one_call(world: Batches) -> None:
