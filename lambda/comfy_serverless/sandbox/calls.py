@@ -38,7 +38,7 @@ _SECOND: Final = frozenset({"setpriority", "ioprio_set"})
 #: What the first argument of those must be: PRIO_PROCESS, IOPRIO_WHO_PROCESS, and no group or user.
 _OF_A_PROCESS: Final = {"setpriority": 0, "ioprio_set": 1}
 #: A call that no machine has, and what a filter answers to it that the kernel itself never does.
-_NO_CALL, _MARK = 1 << 20, errno.EXFULL
+_NO_CALL, _MARK = 1 << 20, errno.EDOM
 
 
 @dataclass(frozen=True, slots=True)
