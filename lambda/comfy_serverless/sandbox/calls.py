@@ -14,7 +14,6 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +22,8 @@ _MODE_FILTER: Final = 2
 #: Instructions of the kernel's filters: load a word, compare, return.
 _LOAD, _EQUALS, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW: Final = 0x7FFF0000
-_REFUSE: Final = 0x00050000 | errno.EPERM
+_ANSWER: Final = 0x00050000  # and an error's number
+_REFUSE: Final = _ANSWER | errno.EPERM
 #: Where the number of the call, the architecture and the low half of its first argument stand; the others follow.
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _ARGUMENT_BYTES = 0, 4, 16, 8
 #: Calls of the ABI x32 of an x86-64 machine have their numbers above this.
@@ -164,7 +164,7 @@ def give_up_calls() -> int | None:
     libc = ctypes.CDLL(None, use_errno=True)
     # A program of another machine may be translated (Rosetta, a 32-bit Python): the kernel then sees other calls than
     # those that we make, and a filter of ours would refuse all of them.
-    refused = _install(libc, _program([(_ARCHITECTURE, machine.architecture), (_NUMBER, _NO_CALL)]))
+    refused = _install(libc, _probe_of(machine))
     if refused is not None:
         return refused
     if libc.syscall(_NO_CALL) != -1 or ctypes.get_errno() != _MARK:
@@ -179,13 +179,17 @@ def _install(libc: ctypes.CDLL, instructions: bytes) -> int | None:
     return None
 
 
-def _program(marked: Sequence[tuple[int, int]]) -> bytes:
-    """A filter that answers `_MARK` where all of these words have these values, and lets everything else pass."""
-    parts = []
-    for number, (word, value) in enumerate(marked):
-        left = 2 * (len(marked) - number) - 1
-        parts += [_instruction(_LOAD, word), _instruction(_EQUALS, value, otherwise=left)]
-    return b"".join([*parts, _instruction(_RETURN, _REFUSE & ~0xFFFF | _MARK), _instruction(_RETURN, _ALLOW)])
+def _probe_of(machine: _Machine) -> bytes:
+    """A filter that answers `_MARK` to `_NO_CALL` where the kernel sees calls of this machine, and does nothing else."""
+    parts = [
+        _instruction(_LOAD, _ARCHITECTURE),
+        _instruction(_EQUALS, machine.architecture, otherwise=3),
+        _instruction(_LOAD, _NUMBER),
+        _instruction(_EQUALS, _NO_CALL, otherwise=1),
+        _instruction(_RETURN, _ANSWER | _MARK),
+        _instruction(_RETURN, _ALLOW),
+    ]
+    return b"".join(parts)
 
 
 def _filter_of(machine: _Machine) -> bytes:
