@@ -180,7 +180,7 @@ def _install(libc: ctypes.CDLL, instructions: bytes) -> int | None:
 
 
 def _probe_of(machine: _Machine) -> bytes:
-    """A filter that answers `_MARK` to `_NO_CALL` where the kernel sees calls of this machine, and does nothing else."""
+    """A filter that answers `_MARK` to `_NO_CALL` where the kernel sees this machine's calls, and else nothing."""
     parts = [
         _instruction(_LOAD, _ARCHITECTURE),
         _instruction(_EQUALS, machine.architecture, otherwise=3),
