@@ -19,7 +19,7 @@ from comfy_serverless.redaction import redact_addresses, redacted
 MAX_LOG_BYTES = 2_000_000
 #: How the line begins that says how many came before.
 LEFT_OUT = "… "
-#: A line of so many characters was cut (`connector.run_log.MAX_CHARACTERS`), perhaps amid a key; the next may be its rest.
+#: A line of so many characters was cut (`connector.run_log`), perhaps amid a key; the next one may be its rest.
 CUT_AT = 2000
 #: So many characters of a key are a part of it that counts.
 _PART_OF_KEY = 4

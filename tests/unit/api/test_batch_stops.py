@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from comfy_serverless.api.batch_submission import MAX_ORDERS
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import reading
 from comfy_serverless.batches.batch import BatchStatus
+from comfy_serverless.batches.report import PART_FORM
 from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.batches.taking import take_again
 from comfy_serverless.table.api_keys import BudgetAction
@@ -161,6 +163,18 @@ def test_a_chunk_that_was_begun_when_reading_ended_is_read_to_its_end_and_no_oth
     written = report(world, "many")
     assert (written["lines"], written["unread_lines"]) == ((5, 7) if is_begun else (0, 12))
     assert (ran, world.get("many")["succeeded"]) == ((5, 5) if is_begun else (0, 0)), "what has run is in the report"
+
+
+def test_a_chunk_that_is_read_behind_the_end_has_the_part_of_its_report_written_anew(world: Batches) -> None:
+    world.post({"name": "many", "lines": [line(number) for number in range(1, 4)]})
+    batch, store = world.batch("many"), world.services.batches
+    before = store.ranges(batch.id)[0]
+    store.cut(batch.id, "another range had too many bad lines")
+    store.cut_range(batch.id, before)
+    store.mark_reported(batch.id, store.ranges(batch.id)[0], form=PART_FORM)
+    assert store.mark_read(batch.id, before, replace(before, offset=before.end, lines=3), []), "it was reading then"
+    (part,) = store.ranges(batch.id)
+    assert (part.is_read, part.unread, part.part_form) == (True, 0, 0)
 
 
 def test_a_list_of_many_batches_has_few_of_them_counted_in_one_call(world: Batches) -> None:
