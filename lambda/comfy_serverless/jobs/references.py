@@ -60,6 +60,7 @@ def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner
     found = _Found(owner, assets)
     ids: dict[str, str] = {}
     names: set[str] = set()
+    maybe: set[str] = set()  # what could be an asset's id, where any text may stand
     loaded: dict[str, _Place] = {}
     nodes = [(str(node.get("id")), str(node.get("type"))[:200], values_of(node)) for node in nodes_of(workflow)]
     for node_id, class_type, given in (*nodes, ("", "set", everything_in(dict(values)))):
@@ -69,10 +70,14 @@ def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner
                 asset = found.asset(value, where)  # type: ignore[arg-type]  # a reference is an object
                 ids[_id_in(value).lower()] = str(asset.address)
             elif isinstance(value, str) and _may_be_name(value, where.class_type):
-                names.add(name := name_in_input_folder(value))
-                if known(class_type).files:
+                name = name_in_input_folder(value)
+                is_loaded = bool(known(class_type).files)
+                (names if is_loaded or not is_asset_id(name.lower()) else maybe).add(name)
+                if is_loaded:
                     loaded[name] = where
     _check_count(names)
+    if len(names | maybe) <= MAX_ASSETS:  # packs keep ids of their own by the hundred: those are no files
+        names |= maybe
     by_name = {name: str(asset.address) for name, asset in assets.by_paths(owner, names).items()}
     for name in sorted(names - by_name.keys()):
         if is_asset_id(name.lower()):

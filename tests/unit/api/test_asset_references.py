@@ -11,6 +11,7 @@ import pytest
 
 from comfy_serverless.errors import MissingAsset
 from comfy_serverless.jobs.references import (
+    MAX_ASSETS,
     known_files,
     refuse_foreign_addresses,
     resolve_assets,
@@ -140,6 +141,14 @@ def test_the_id_of_no_asset_is_refused_and_says_what_to_write(assets: AssetStore
         assert "core/ASSET" in refusal.value.message
     text = graph("CLIPTextEncode", text=theirs)
     assert resolve_assets(text, owner=owner, assets=assets).graph == text, "a text is a text"
+
+
+def test_ids_that_a_pack_keeps_for_itself_are_no_files_however_many_there_are(assets: AssetStore, owner: str) -> None:
+    asset = store(assets, owner)
+    kept = {"id": 1, "type": "SomebodysState", "widgets_values": [[str(uuid.uuid4()) for _ in range(MAX_ASSETS + 1)]]}
+    loader = {"id": 10, "type": "LoadImage", "widgets_values": [asset.id, "image"]}
+    known = known_files({"nodes": [kept, loader]}, {}, owner=owner, assets=assets)
+    assert known.names == {asset.id: str(asset.address)}
 
 
 @pytest.mark.parametrize("name", ["other.png", "../photo.png", "x" * 5000, "", "photo.png [output]", "\ud800"])
