@@ -127,7 +127,7 @@ def test_the_id_of_an_asset_alone_means_that_asset(assets: AssetStore, owner: st
 
 
 def test_the_id_of_no_asset_is_refused_and_says_what_to_write(assets: AssetStore, owner: str) -> None:
-    theirs = store(assets, "rival").id
+    theirs = store(assets, f"{owner}-rival").id
     editors = {"nodes": [{"id": 10, "type": "LoadImage", "widgets_values": [theirs, "image"]}]}
     doors: list[Any] = [
         lambda: resolve_assets(graph(image=theirs), owner=owner, assets=assets),
@@ -161,7 +161,7 @@ def test_a_name_that_is_no_asset_stays(assets: AssetStore, owner: str, name: str
 def test_the_name_of_somebody_elses_file_stays(assets: AssetStore, owner: str) -> None:
     store(assets, owner)
     given = graph(image="photo.png")
-    assert resolve_assets(given, owner="rival", assets=assets).graph == given
+    assert resolve_assets(given, owner=f"{owner}-rival", assets=assets).graph == given
 
 
 def test_texts_that_only_look_like_a_name_stay(assets: AssetStore, owner: str) -> None:
@@ -184,7 +184,7 @@ def test_a_reference_to_nothing_is_a_missing_asset(assets: AssetStore, owner: st
 def test_a_foreign_asset_cannot_be_told_from_none(assets: AssetStore, owner: str) -> None:
     foreign = store(assets, owner).id
     with pytest.raises(MissingAsset, match="there is no asset") as refusal:
-        resolve_assets(graph(image=reference(foreign)), owner="rival", assets=assets)
+        resolve_assets(graph(image=reference(foreign)), owner=f"{owner}-rival", assets=assets)
     assert refusal.value.details == {"node_id": "10", "input": "image", "asset_id": foreign}
 
 
