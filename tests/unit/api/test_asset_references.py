@@ -143,6 +143,26 @@ def test_the_id_of_no_asset_is_refused_and_says_what_to_write(assets: AssetStore
     assert resolve_assets(text, owner=owner, assets=assets).graph == text, "a text is a text"
 
 
+def test_the_id_of_no_asset_that_nothing_wants_refuses_nothing(assets: AssetStore, owner: str) -> None:
+    gone, there = str(uuid.uuid4()), store(assets, owner)
+    resolved = resolve_assets(graph(image=gone), owner=owner, assets=assets, inputs=["LoadImage.image"])
+    assert resolved.graph == graph(image=gone), "the request brings another file"
+    resolved = resolve_assets(graph(image=there.id), owner=owner, assets=assets, inputs=["12.image"])
+    assert resolved.graph == graph(image=str(there.address)), "or one for another node"
+    loader = {"id": 10, "type": "LoadImage", "widgets_values": [gone, "image"]}
+    for given in (
+        {"values": {"10.image": "a.png"}},
+        {"values": {}, "inputs": ["10.image"]},
+        {"values": {}, "mode": 2},
+        {"values": {}, "mode": 4},
+    ):
+        mode, values = given.pop("mode", 0), given.pop("values")
+        known = known_files({"nodes": [{**loader, "mode": mode}]}, values, owner=owner, assets=assets, **given)
+        assert known.names == {}
+    with pytest.raises(MissingAsset):
+        known_files({"nodes": [loader]}, {"10.other": 1}, owner=owner, assets=assets, inputs=["11.audio"])
+
+
 def test_ids_that_a_pack_keeps_for_itself_are_no_files_however_many_there_are(assets: AssetStore, owner: str) -> None:
     asset = store(assets, owner)
     kept = {"id": 1, "type": "SomebodysState", "widgets_values": [[str(uuid.uuid4()) for _ in range(MAX_ASSETS + 1)]]}
