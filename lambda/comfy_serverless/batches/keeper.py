@@ -164,8 +164,8 @@ class Keeper(BatchReader):
             self.batches.end_advance(batch.id)
 
     def _advance(self, batch: Batch, *, until: float, now: Callable[[], float]) -> None:
-        batch = self._paused_for_its_budget(batch)
         if batch.take_from is not None:
+            batch = self._paused_for_its_budget(batch)
             if batch.status is not BatchStatus.CANCELED:
                 self._take(batch)
                 return  # the next look counts
@@ -173,6 +173,8 @@ class Keeper(BatchReader):
         ranges = self.batches.ranges(batch.id)
         self._read_on(batch, ranges)
         settled = self._settle(batch, ranges, until=until, now=now)
+        if settled < batch.size_bytes:  # else nothing is left that could cost
+            batch = self._paused_for_its_budget(batch)
         for part in ranges:
             if part.part_form == PART_FORM:
                 continue

@@ -74,6 +74,16 @@ def test_a_batch_is_paused_when_its_keys_budget_is_used_up_and_goes_on_when_it_i
     assert report(world, "many")["notes"] == [note]
 
 
+def test_a_batch_whose_last_job_uses_the_budget_up_has_ended_and_was_never_paused(world: Batches) -> None:
+    key_id = begun_with_a_budget(world, BudgetAction.REFUSE)
+    assert len(world.work()) == 4
+    spend(world, key_id=key_id)
+    world.look("many")
+    ended = world.get("many")
+    assert (ended["status"], ended["succeeded"], ended["notes"]) == ("completed", 4, [])
+    assert "notes" not in report(world, "many")
+
+
 @pytest.mark.parametrize("what", ["warns", "enough", "revoked", "no key"])
 def test_no_other_batch_is_paused(world: Batches, what: str) -> None:
     key_id = begun_with_a_budget(world, BudgetAction.WARN if what == "warns" else BudgetAction.REFUSE)
