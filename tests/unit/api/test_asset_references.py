@@ -152,7 +152,7 @@ def test_a_name_that_is_no_asset_stays(assets: AssetStore, owner: str, name: str
 def test_the_name_of_somebody_elses_file_stays(assets: AssetStore, owner: str) -> None:
     store(assets, owner)
     given = graph(image="photo.png")
-    assert resolve_assets(given, owner="rival", assets=assets).graph == given
+    assert resolve_assets(given, owner=f"{owner}-rival", assets=assets).graph == given
 
 
 def test_texts_that_only_look_like_a_name_stay(assets: AssetStore, owner: str) -> None:
