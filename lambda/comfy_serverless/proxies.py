@@ -172,7 +172,8 @@ def _parse(variable: str, text: str) -> Proxy:
         (host or "").encode("idna")  # raises for a name that no host can have
     except ValueError:
         raise InvalidSetting(problem) from None
-    is_plain = text.isprintable() and not set(text) & set(" \"'")
+    # Quotes around it are those of a shell or of a file; in a password one is a sign like any other.
+    is_plain = text.isprintable() and " " not in text and not {text[0], text[-1], *(host or "")} & {'"', "'"}
     if parts.scheme != "http" and is_plain:
         raise InvalidSetting(
             f"{variable} cannot be used: proxies that are reached by {parts.scheme[:20]!r} are not supported, only http://"

@@ -124,7 +124,15 @@ def test_a_proxy_that_cannot_be_used_is_a_wrong_setting_once_something_is_to_go_
     assert proxy_for("https://localhost", {"HTTPS_PROXY": text}) is None
 
 
-@pytest.mark.parametrize("text", ['"http://p:1"', "'http://p:1'", "http:/p:1", "http://p:1/path"])
+def test_a_password_may_have_quotes() -> None:
+    proxy = proxy_for("https://gpu.example", {"HTTPS_PROXY": 'http://me:it\'s"s3cret"@p:1'})
+    assert proxy is not None
+    assert proxy.authorization == "Basic " + base64.b64encode(b'me:it\'s"s3cret"').decode()
+
+
+@pytest.mark.parametrize(
+    "text", ['"http://p:1"', "'http://p:1'", "'http://p:1", 'http://"p"', "http:/p:1", "http://p:1/path"]
+)
 def test_a_slip_of_the_pen_in_a_proxy_s_address_is_told_how_it_is_written(text: str) -> None:
     with pytest.raises(InvalidSetting, match="HTTPS_PROXY cannot be used: it must be http://host:port"):
         proxy_for("https://gpu.example", {"HTTPS_PROXY": text})

@@ -34,7 +34,7 @@ class BatchBudgets:
         if batch.key_id is None:
             return None
         try:
-            key = next((one for one in self.keys.list() if one.id == batch.key_id and one.is_good), None)
+            key = self.keys.with_id(batch.key_id)
             if key is None or key.budget_nanousd is None or key.budget_action is not BudgetAction.REFUSE:
                 return None
             spent = self.usage.spent_nanousd(batch.owner, key.id)

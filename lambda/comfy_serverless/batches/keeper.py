@@ -7,6 +7,7 @@ Everything may come twice and be cut off anywhere: what is done is recognised, a
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from comfy_serverless.aws.dynamodb import MAX_READS
 from comfy_serverless.aws.s3 import S3Address, error_code
 from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.batch import ADVANCE_EVERY_S, Batch, BatchStatus
@@ -23,10 +25,10 @@ from comfy_serverless.batches.fates import BadBetween, Fate, Fates, fates
 from comfy_serverless.batches.orders import Order, machine_input
 from comfy_serverless.batches.progress import ENDED, counts_of
 from comfy_serverless.batches.ranges import Range, ranges_for
-from comfy_serverless.batches.reading import THREADS, BatchReader
+from comfy_serverless.batches.reading import CHUNK_LINES, THREADS, BatchReader
 from comfy_serverless.batches.report import PART_FORM, write_part, write_report
 from comfy_serverless.batches.taking import take, take_again
-from comfy_serverless.batches.tally import UNTOUCHED_IN_A_ROW, Tally
+from comfy_serverless.batches.tally import UNTOUCHED_IN_A_ROW, Tally, is_of_another_line
 from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.jobs.reserved import Reserved, owner_prefix
 from comfy_serverless.observability import log
@@ -122,10 +124,22 @@ class Keeper(BatchReader):
             if part is not None and not part.is_read and batch is not None and batch.status is BatchStatus.PAUSED:
                 self.batches.leave(batch_id, part)
             return True
-        if batch.cut is not None:
+        if batch.cut is not None and not self._has_jobs_ahead(batch, part):
             self.batches.cut_range(batch_id, part)
             return True
         return self.read_range(batch, part, until=until, now=now)
+
+    def _has_jobs_ahead(self, batch: Batch, part: Range) -> bool:
+        """Whether lines of the next chunk are jobs of this batch already: whoever read it was cut off before its end.
+
+        They will run, so they must be in the report: that chunk is read again, though no other is.
+        """
+        ahead = self._fates(batch, part, start=part.offset)
+        return any(
+            fate.state is not None and batch.id in fate.state.batches and not is_of_another_line(batch, fate)
+            for some in itertools.islice(ahead, -(-CHUNK_LINES // MAX_READS))
+            for fate in some.lines
+        )
 
     def read_or_pass_on(self, batch_id: str, start: int, *, until: float) -> None:
         """Read a range, and order the rest if the time does not allow it.

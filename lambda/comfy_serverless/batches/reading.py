@@ -153,7 +153,7 @@ class BatchReader:
         lines = read_lines(self.s3, batch, start=part.offset, end=part.end)
         drawing = _Drawing(lambda workflow: self._draws(batch, workflow), part.drawing, part.steady)
         draws = drawing if part.has_ids_of_places else None
-        begun = part.begun
+        begun, at_first = part.begun, part
         for chunk in in_chunks(lines, CHUNK_LINES):
             wanted = self.batches.get(batch.id)
             if wanted is None or wanted.status is not BatchStatus.RUNNING:
@@ -161,7 +161,7 @@ class BatchReader:
                 if wanted is not None and wanted.status is BatchStatus.PAUSED:
                     self.batches.leave(batch.id, part)
                 return True
-            if wanted.cut is not None:
+            if wanted.cut is not None and part is not at_first:  # the first chunk may have jobs: see `Keeper.read`
                 self.batches.cut_range(batch.id, part)
                 return True
             bad = [
@@ -196,7 +196,7 @@ class BatchReader:
             self.batches.cut(
                 batch.id,
                 f"{most:,} lines were no requests: the rest of the manifest is not read. The others run as ever; mend "
-                "the manifest, and send it again: lines that have run do not run twice",
+                "the manifest, and send it again: lines that have run do not run twice, unless they draw a seed",
             )
 
     def submit(self, batch: Batch, lines: Sequence[Line], *, draws: Callable[[str], bool] | None) -> list[BadLine]:

@@ -159,7 +159,8 @@ class BatchStore(BatchLists):
             pk=batch_pk(batch_id),
             sk=range_sk(before.start),
             assign=read,
-            remove=["orders"],
+            # A range whose rest is not read may have its part of the report before a reader's last chunk.
+            remove=["orders", "part_form"],
             condition="#offset = :seen",
             values={"seen": before.offset},
         )

@@ -47,6 +47,9 @@ class SilentClasses:
 
         try:
             yield silent
+        except BaseException:  # it may run on, and nobody hears what it shows
+            self.doubt(graph)
+            raise
         finally:
             with self._lock:
                 self._running -= 1

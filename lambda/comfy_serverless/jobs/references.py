@@ -18,6 +18,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound
 from comfy_serverless.files import MODEL_ENDINGS, type_of_name
 from comfy_serverless.graph.editor_files import nodes_of, values_of
+from comfy_serverless.graph.editor_nodes import BYPASSED, MUTED
 from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, takes_file
 from comfy_serverless.graph.nodes import IMAGE_LOADERS, known
 from comfy_serverless.graph.workflow import copy_graph
@@ -47,11 +48,19 @@ class Assets(Protocol):
         """The newest assets of these file names."""
 
 
-def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner: str, assets: Assets) -> KnownFiles:
+def known_files(
+    workflow: Mapping[str, Any],
+    values: Mapping[str, Any],
+    *,
+    owner: str,
+    assets: Assets,
+    inputs: Iterable[str] = (),
+) -> KnownFiles:
     """The files of the owner that the widgets of an editor's workflow name: which of them are inputs is not known yet.
 
     Args:
         values: what is set in the workflow, once it is converted.
+        inputs: the addresses of inputs that get files instead of what stands there.
 
     Raises:
         MissingAsset: a reference is malformed, or names no asset of this owner.
@@ -60,7 +69,10 @@ def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner
     found = _Found(owner, assets)
     ids: dict[str, str] = {}
     names: set[str] = set()
+    maybe: set[str] = set()  # what could be an asset's id, where any text may stand
     loaded: dict[str, _Place] = {}
+    replaced = _input_names((*values, *inputs))
+    runs = {str(node.get("id")) for node in nodes_of(workflow) if node.get("mode") not in (MUTED, BYPASSED)}
     nodes = [(str(node.get("id")), str(node.get("type"))[:200], values_of(node)) for node in nodes_of(workflow)]
     for node_id, class_type, given in (*nodes, ("", "set", everything_in(dict(values)))):
         where = _Place(node_id, class_type, "widgets_values" if node_id else "")
@@ -69,10 +81,14 @@ def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner
                 asset = found.asset(value, where)  # type: ignore[arg-type]  # a reference is an object
                 ids[_id_in(value).lower()] = str(asset.address)
             elif isinstance(value, str) and _may_be_name(value, where.class_type):
-                names.add(name := name_in_input_folder(value))
-                if known(class_type).files:
-                    loaded[name] = where
+                name = name_in_input_folder(value)
+                is_loaded = bool(known(class_type).files)
+                (names if is_loaded or not is_asset_id(name.lower()) else maybe).add(name)
+                if is_loaded and node_id in runs and replaced.isdisjoint(known(class_type).files):
+                    loaded[name] = where  # else what stands there may never be wanted
     _check_count(names)
+    if len(names | maybe) <= MAX_ASSETS:  # packs keep ids of their own by the hundred: those are no files
+        names |= maybe
     by_name = {name: str(asset.address) for name, asset in assets.by_paths(owner, names).items()}
     for name in sorted(names - by_name.keys()):
         if is_asset_id(name.lower()):
@@ -137,11 +153,13 @@ class ResolvedGraph:
     inputs: dict[str, str | list[str]] = field(default_factory=dict)
 
 
-def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: Assets) -> ResolvedGraph:
+def resolve_assets(
+    graph: Mapping[str, Any], *, owner: str, assets: Assets, inputs: Iterable[str] = ()
+) -> ResolvedGraph:
     """Put addresses in the place of references, and of the names of files the owner has uploaded.
 
     A name that is no asset stays: the file may lie in ComfyUI's own input folder. A reference that is malformed, or
-    names no asset of this owner, raises MissingAsset.
+    names no asset of this owner, raises MissingAsset; so does an id alone, unless `inputs` may bring another file.
     """
     resolved = ResolvedGraph(copy_graph(graph))
     found = _Found(owner, assets)
@@ -157,7 +175,7 @@ def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: Assets) -> R
                 _put_batch(resolved, where, [str(found.asset(item, where).address) for item in value])
             elif any(map(is_reference, everything_in(value))):
                 resolved.graph[node_id]["inputs"][input_name] = _with_addresses(value, found, where)
-    _resolve_names(resolved, owner, assets)
+    _resolve_names(resolved, owner, assets, replaced=_input_names(inputs))
     return resolved
 
 
@@ -294,7 +312,12 @@ def _with_addresses(value: object, found: _Found, where: _Place) -> Any:  # noqa
     return copied
 
 
-def _resolve_names(resolved: ResolvedGraph, owner: str, assets: Assets) -> None:
+def _input_names(addresses: Iterable[str]) -> frozenset[str]:
+    """The names of the inputs that may be meant: whose nodes, only the graph tells."""
+    return frozenset(address.rpartition(".")[2].strip() for address in addresses)
+
+
+def _resolve_names(resolved: ResolvedGraph, owner: str, assets: Assets, *, replaced: frozenset[str]) -> None:
     named = [
         (_Place(node_id, node["class_type"], input_name), node["inputs"], name_in_input_folder(value))
         for node_id, node in resolved.graph.items()
@@ -308,4 +331,6 @@ def _resolve_names(resolved: ResolvedGraph, owner: str, assets: Assets) -> None:
         if name in found:
             inputs[where.input_name] = str(found[name].address)
         elif is_asset_id(name.lower()):
-            inputs[where.input_name] = str(by_id.meant(name, where).address)
+            is_wanted = where.input_name not in replaced
+            asset = by_id.meant(name, where) if is_wanted else by_id.if_there(name)
+            inputs[where.input_name] = inputs[where.input_name] if asset is None else str(asset.address)

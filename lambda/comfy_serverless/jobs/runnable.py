@@ -106,7 +106,7 @@ def runnable(request: JobRequest, owner: str, behind: Behind, *, job_id: str) ->
     if whole.graph is None:
         return _left_to_worker(ready, whole, owner, behind)
     behind.node_list.check(whole.graph)
-    resolved = resolve_assets(whole.graph, owner=owner, assets=behind.assets)
+    resolved = resolve_assets(whole.graph, owner=owner, assets=behind.assets, inputs=request.inputs)
     inputs = uploaded_inputs(request.inputs, owner=owner, assets=behind.assets)
     ready = ready.model_copy(
         update={
@@ -136,6 +136,6 @@ def _left_to_worker(ready: JobRequest, whole: Resolved, owner: str, behind: Behi
     named = uploaded_inputs(ready.inputs, owner=owner, assets=behind.assets)
     values = {**ready.values, **{name: ready.inputs[name] for name in named}}
     inputs = {name: given for name, given in ready.inputs.items() if name not in named}
-    files = known_files(editors, values, owner=owner, assets=behind.assets)
+    files = known_files(editors, values, owner=owner, assets=behind.assets, inputs=inputs)
     ready = ready.model_copy(update={"workflow": editors, "values": values, "inputs": inputs})
     return StoredRequest(ready.with_files(files), editors)

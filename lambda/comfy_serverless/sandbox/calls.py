@@ -22,13 +22,23 @@ _MODE_FILTER: Final = 2
 #: Instructions of the kernel's filters: load a word, compare, return.
 _LOAD, _EQUALS, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW: Final = 0x7FFF0000
-_REFUSE: Final = 0x00050000 | errno.EPERM
-#: Where the number of the call, the architecture and the low half of its first argument stand.
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_ANSWER: Final = 0x00050000  # and an error's number
+_REFUSE: Final = _ANSWER | errno.EPERM
+#: Where the number of the call, the architecture and the low half of its first argument stand; the others follow.
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _ARGUMENT_BYTES = 0, 4, 16, 8
 #: Calls of the ABI x32 of an x86-64 machine have their numbers above this.
 _X32: Final = 0x40000000
 #: The same numbers on all machines.
 _NEW: Final = {"pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "pidfd_getfd": 438}
+#: What no descriptor may be asked for, by its second argument: signals to whoever is named as its owner. F_SETOWN,
+#: F_SETSIG and F_SETOWN_EX; FIOSETOWN and SIOCSPGRP. The same on all machines.
+_OWNERS: Final = {"fcntl": (8, 10, 15), "ioctl": (0x8901, 0x8902)}
+#: Which argument of a call names a process: a child may name itself, or 0, which means the same. The first, but of:
+_SECOND: Final = frozenset({"setpriority", "ioprio_set"})
+#: What the first argument of those must be: PRIO_PROCESS, IOPRIO_WHO_PROCESS, and no group or user.
+_OF_A_PROCESS: Final = {"setpriority": 0, "ioprio_set": 1}
+#: A call that no machine has, and what a filter answers to it that the kernel itself never does.
+_NO_CALL, _MARK = 1 << 20, errno.EDOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +48,14 @@ class _Machine:
     Attributes:
         architecture: as the kernel calls it.
         refused: the numbers of the calls that no child may make.
-        on_itself: those that it may make about itself only: their first argument is a process id.
+        on_itself: those that it may make about itself only: an argument of theirs is a process id.
+        asking: those that it may ask for nearly everything (`_OWNERS`).
     """
 
     architecture: int
     refused: dict[str, int]
     on_itself: dict[str, int]
+    asking: dict[str, int]
 
 
 _MACHINES: Final = {
@@ -77,7 +89,17 @@ _MACHINES: Final = {
             "request_key": 249,
             "keyctl": 250,
         },
-        {"tgkill": 234, "prlimit64": 302},
+        {
+            "tgkill": 234,
+            "prlimit64": 302,
+            "setpriority": 141,
+            "ioprio_set": 251,
+            "sched_setparam": 142,
+            "sched_setscheduler": 144,
+            "sched_setaffinity": 203,
+            "sched_setattr": 314,
+        },
+        {"fcntl": 72, "ioctl": 16},
     ),
     "aarch64": _Machine(
         0xC00000B7,
@@ -109,7 +131,17 @@ _MACHINES: Final = {
             "request_key": 218,
             "keyctl": 219,
         },
-        {"tgkill": 131, "prlimit64": 261},
+        {
+            "tgkill": 131,
+            "prlimit64": 261,
+            "setpriority": 140,
+            "ioprio_set": 30,
+            "sched_setparam": 118,
+            "sched_setscheduler": 119,
+            "sched_setaffinity": 122,
+            "sched_setattr": 274,
+        },
+        {"fcntl": 25, "ioctl": 29},
     ),
 }
 
@@ -129,33 +161,65 @@ def give_up_calls() -> int | None:
     machine = _MACHINES.get(platform.machine()) if sys.platform.startswith("linux") else None
     if machine is None:
         return errno.ENOSYS
-    instructions = _filter_of(machine)
-    program = _Program(len(instructions) // 8, instructions)
     libc = ctypes.CDLL(None, use_errno=True)
+    # A program of another machine may be translated (Rosetta, a 32-bit Python): the kernel then sees other calls than
+    # those that we make, and a filter of ours would refuse all of them.
+    refused = _install(libc, _probe_of(machine))
+    if refused is not None:
+        return refused
+    if libc.syscall(_NO_CALL) != -1 or ctypes.get_errno() != _MARK:
+        return errno.ENOSYS
+    return _install(libc, _filter_of(machine))
+
+
+def _install(libc: ctypes.CDLL, instructions: bytes) -> int | None:
+    program = _Program(len(instructions) // 8, instructions)
     if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
         return ctypes.get_errno() or errno.EPERM
     return None
 
 
-def _filter_of(machine: _Machine) -> bytes:
-    refuse = _instruction(_RETURN, _REFUSE)
-    parts = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_EQUALS, machine.architecture, then=1), refuse]
-    parts.append(_instruction(_LOAD, _NUMBER))
-    parts += [_instruction(_AT_LEAST, _X32, otherwise=1), refuse]
-    for number in sorted({*machine.refused.values(), *_NEW.values()}):
-        parts += [_instruction(_EQUALS, number, otherwise=1), refuse]
-    for name, number in machine.on_itself.items():
-        also = 0 if name == "prlimit64" else os.getpid()
-        parts += [
-            _instruction(_EQUALS, number, otherwise=5),
-            _instruction(_LOAD, _FIRST_ARGUMENT),
-            _instruction(_EQUALS, os.getpid(), then=2),
-            _instruction(_EQUALS, also, then=1),
-            refuse,
-            _instruction(_RETURN, _ALLOW),
-        ]
-    parts.append(_instruction(_RETURN, _ALLOW))
+def _probe_of(machine: _Machine) -> bytes:
+    """A filter that answers `_MARK` to `_NO_CALL` where the kernel sees this machine's calls, and else nothing."""
+    parts = [
+        _instruction(_LOAD, _ARCHITECTURE),
+        _instruction(_EQUALS, machine.architecture, otherwise=3),
+        _instruction(_LOAD, _NUMBER),
+        _instruction(_EQUALS, _NO_CALL, otherwise=1),
+        _instruction(_RETURN, _ANSWER | _MARK),
+        _instruction(_RETURN, _ALLOW),
+    ]
     return b"".join(parts)
+
+
+def _filter_of(machine: _Machine) -> bytes:
+    refuse, allow = _instruction(_RETURN, _REFUSE), _instruction(_RETURN, _ALLOW)
+    number = _instruction(_LOAD, _NUMBER)
+    parts = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_EQUALS, machine.architecture, then=1), refuse]
+    parts += [number, _instruction(_AT_LEAST, _X32, otherwise=1), refuse]
+    for call in sorted({*machine.refused.values(), *_NEW.values()}):
+        parts += [_instruction(_EQUALS, call, otherwise=1), refuse]
+    for name, call in machine.on_itself.items():
+        kind = _OF_A_PROCESS.get(name)
+        judged = [] if kind is None else [_argument(0), _instruction(_EQUALS, kind, then=1), refuse]
+        judged += [
+            _argument(1 if name in _SECOND else 0),
+            _instruction(_EQUALS, os.getpid(), then=2),
+            _instruction(_EQUALS, 0, then=1),
+            refuse,
+            allow,
+        ]
+        parts += [_instruction(_EQUALS, call, otherwise=len(judged)), *judged]
+    for name, call in machine.asking.items():
+        judged = [_argument(1)]
+        for wish in _OWNERS[name]:
+            judged += [_instruction(_EQUALS, wish, otherwise=1), refuse]
+        parts += [_instruction(_EQUALS, call, otherwise=len(judged) + 1), *judged, allow]
+    return b"".join([*parts, allow])
+
+
+def _argument(index: int) -> bytes:
+    return _instruction(_LOAD, _FIRST_ARGUMENT + index * _ARGUMENT_BYTES)
 
 
 def _instruction(code: int, value: int, *, then: int = 0, otherwise: int = 0) -> bytes:

@@ -131,6 +131,7 @@ def confine() -> int | None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     give_up_rights()
     set_soft(resource.RLIMIT_FSIZE, 0)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())  # for `_only_while_heard`: nobody else may be named afterwards
     return give_up_calls()
 
 
@@ -161,7 +162,6 @@ def _opened(descriptor: int) -> BinaryIO:
 def _only_while_heard() -> Iterator[None]:
     """Let the kernel end this process (SIGIO) if the other end of the socket is closed: nobody waits for an answer."""
     flags = fcntl.fcntl(0, fcntl.F_GETFL)
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
     closed = select.poll()
     closed.register(0, select.POLLHUP | select.POLLRDHUP)

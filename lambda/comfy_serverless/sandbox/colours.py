@@ -25,9 +25,13 @@ _KINDS: Final = (b"mntr", b"scnr", b"spac", b"prtr")
 _SPACES: Final = {"RGB": b"RGB ", "RGBA": b"RGB ", "L": b"GRAY"}
 
 
-def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """A picture (L, RGB, RGBA) in sRGB; as it is, if it has no profile, or none that is taken."""
-    if ImageCms is None or not profile or not is_sound(profile, _SPACES.get(image.mode, b"")):
+def in_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """A picture (L, RGB, RGBA) in sRGB; as it is, if it has no profile, or none that is taken.
+
+    Args:
+        profile: what stands in the picture's place for it: in a TIFF that may be anything.
+    """
+    if ImageCms is None or not isinstance(profile, bytes) or not is_sound(profile, _SPACES.get(image.mode, b"")):
         return image
     try:
         return (

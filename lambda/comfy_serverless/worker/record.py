@@ -162,8 +162,14 @@ class JobRecord:
 
     def _shown(self, error: ComfyError, keys: Sequence[str]) -> JobError:
         """The reportable form of a failure, without the keys that the caller has given to nodes."""
-        shown = JobError.of(error, retryable=self.is_retryable(error))
-        return JobError.model_validate(without_keys(shown.model_dump(), keys)) if keys else shown
+        retryable = self.is_retryable(error)
+        if not keys:
+            return JobError.of(error, retryable=retryable)
+        # Also before long texts are cut, which may leave half a key. What is deeper inside is looked at afterwards.
+        details = {name: without_keys(one, keys) if _is_text(one) else one for name, one in error.details.items()}
+        bare = JobError.of(ComfyError(without_keys(error.message, keys), details=details), retryable=retryable)
+        shown = without_keys(bare.model_dump(), keys)
+        return JobError.model_validate({**shown, "code": error.code})  # no node has written that
 
     def document(self, error: ComfyError | None) -> Job:
         """The job as it ended, now."""
@@ -188,7 +194,7 @@ class JobRecord:
                 "output_bytes": sum(output.size_bytes for output in outputs),
             },
             urls=JobUrls.of(self.job_id),
-            warnings=tuple(map(clean, without_keys(first_warnings(warnings), keys))),
+            warnings=tuple(map(clean, first_warnings(without_keys(warnings, keys)))),
             seeds=self.seeds,
             engine=self.engine,
             release_version=self.release_version or None,
@@ -233,6 +239,11 @@ class JobRecord:
             "overhead": max(0, total - engine),
             "total": total,
         }
+
+
+def _is_text(value: object) -> bool:
+    """Whether this is a text, or a list of texts, as a traceback is."""
+    return isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(one, str) for one in value))
 
 
 def log_job(job: Job) -> None:

@@ -113,7 +113,7 @@ class Workflows:
         if was_named or isinstance(request.workflow, str) or whole.editors is not None:
             self._check_places((graph, request.inputs), request, source)
         if request.files is not None:
-            resolved = resolve_assets(graph, owner=source.owner_name, assets=request.files)
+            resolved = resolve_assets(graph, owner=source.owner_name, assets=request.files, inputs=request.inputs)
             graph, inputs = resolved.graph, {**resolved.inputs, **request.inputs}
         return JobWorkflow(graph, inputs, whole.extra_data, whole.warnings)
 

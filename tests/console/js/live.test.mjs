@@ -5,7 +5,7 @@ import { test } from "node:test";
 globalThis.sessionStorage = { getItem: () => "a-key", setItem() {}, clear() {} };
 globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
 
-const { refusal, signals } = await import("../../../lambda/comfy_serverless/api/console/api.js");
+const { linked, refusal, signals } = await import("../../../lambda/comfy_serverless/api/console/api.js");
 const { watchJob, watchList } = await import("../../../lambda/comfy_serverless/api/console/live.js");
 
 const json = (document) => new Response(JSON.stringify(document), { headers: { "content-type": "application/json" } });
@@ -50,4 +50,26 @@ test("a link that has expired is not taken for a key that does not work", async 
   assert.deepEqual(told, []);
   await refusal(answer(new URL("../../../lambda/comfy_serverless/api/v2/jobs", import.meta.url).href));
   assert.deepEqual(told, ["refused"]);
+});
+
+test("pictures whose links have ended at once ask for others once, and where the clock is wrong not for ever", async () => {
+  const requests = [];
+  const at = (s) => new Date(Date.now() + s * 1000).toISOString();
+  const links = { url_expires_at: at(900) };
+  globalThis.fetch = async (url) => {
+    requests.push(url.pathname);
+    const outputs = ["a", "b"].map((id) => ({ id, url: `https://s3.example/${id}?${requests.length}`, thumb_url: null, ...links }));
+    return json({ outputs, next_cursor: null });
+  };
+  const ended = (id) => ({ id, job_id: "7", url: "https://s3.example/old", url_expires_at: at(-1) });
+  const [one, two] = await Promise.all([linked(ended("a")), linked(ended("b"))]);
+  assert.deepEqual([one.url, two.url], ["https://s3.example/a?1", "https://s3.example/b?1"]);
+  await linked(one);
+  assert.equal(requests.length, 1);
+
+  links.url_expires_at = at(-3600); // this machine's clock is hours ahead: every link seems to have ended
+  const here = ended("a");
+  for (let times = 0; times < 5; times += 1) await linked(here);
+  assert.equal(requests.length, 2);
+  assert.equal(here.url, "https://s3.example/a?2");
 });

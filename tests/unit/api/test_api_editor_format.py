@@ -153,6 +153,18 @@ def test_both_doors_take_it_and_pictures_can_be_opened_again(doors: Doors) -> No
         assert again.json == {"workflow": PLAIN, "format": "save"}
 
 
+def test_the_same_file_is_the_same_request_whoever_converts_it(doors: Doors) -> None:
+    job_id, jobs = f"again-{uuid.uuid4().hex}", doors.api.services.jobs
+    doors.generate(PLAIN, job_id=job_id)
+    outcome = doors.run()
+    assert outcome.job.request_sha256 is not None
+    assert jobs.begin(job_id, run="run").state is not None
+    assert jobs.finish(job_id, outcome.job, run="run", webhook=False, places=range(0))
+    others = Doors(doors.api, is_told=not doors.is_told)
+    told = others.generate(PLAIN, job_id=job_id).json["warnings"]
+    assert [warning for warning in told if "another request" in warning] == []
+
+
 def test_only_a_job_that_is_left_to_the_worker_needs_a_newer_one(doors: Doors) -> None:
     doors.submit(PLAIN)
     message = doors.message()

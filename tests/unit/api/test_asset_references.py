@@ -11,6 +11,7 @@ import pytest
 
 from comfy_serverless.errors import MissingAsset
 from comfy_serverless.jobs.references import (
+    MAX_ASSETS,
     known_files,
     refuse_foreign_addresses,
     resolve_assets,
@@ -126,7 +127,7 @@ def test_the_id_of_an_asset_alone_means_that_asset(assets: AssetStore, owner: st
 
 
 def test_the_id_of_no_asset_is_refused_and_says_what_to_write(assets: AssetStore, owner: str) -> None:
-    theirs = store(assets, "rival").id
+    theirs = store(assets, f"{owner}-rival").id
     editors = {"nodes": [{"id": 10, "type": "LoadImage", "widgets_values": [theirs, "image"]}]}
     doors: list[Any] = [
         lambda: resolve_assets(graph(image=theirs), owner=owner, assets=assets),
@@ -140,6 +141,34 @@ def test_the_id_of_no_asset_is_refused_and_says_what_to_write(assets: AssetStore
         assert "core/ASSET" in refusal.value.message
     text = graph("CLIPTextEncode", text=theirs)
     assert resolve_assets(text, owner=owner, assets=assets).graph == text, "a text is a text"
+
+
+def test_the_id_of_no_asset_that_nothing_wants_refuses_nothing(assets: AssetStore, owner: str) -> None:
+    gone, there = str(uuid.uuid4()), store(assets, owner)
+    resolved = resolve_assets(graph(image=gone), owner=owner, assets=assets, inputs=["LoadImage.image"])
+    assert resolved.graph == graph(image=gone), "the request brings another file"
+    resolved = resolve_assets(graph(image=there.id), owner=owner, assets=assets, inputs=["12.image"])
+    assert resolved.graph == graph(image=str(there.address)), "or one for another node"
+    loader = {"id": 10, "type": "LoadImage", "widgets_values": [gone, "image"]}
+    for given in (
+        {"values": {"10.image": "a.png"}},
+        {"values": {}, "inputs": ["10.image"]},
+        {"values": {}, "mode": 2},
+        {"values": {}, "mode": 4},
+    ):
+        mode, values = given.pop("mode", 0), given.pop("values")
+        known = known_files({"nodes": [{**loader, "mode": mode}]}, values, owner=owner, assets=assets, **given)
+        assert known.names == {}
+    with pytest.raises(MissingAsset):
+        known_files({"nodes": [loader]}, {"10.other": 1}, owner=owner, assets=assets, inputs=["11.audio"])
+
+
+def test_ids_that_a_pack_keeps_for_itself_are_no_files_however_many_there_are(assets: AssetStore, owner: str) -> None:
+    asset = store(assets, owner)
+    kept = {"id": 1, "type": "SomebodysState", "widgets_values": [[str(uuid.uuid4()) for _ in range(MAX_ASSETS + 1)]]}
+    loader = {"id": 10, "type": "LoadImage", "widgets_values": [asset.id, "image"]}
+    known = known_files({"nodes": [kept, loader]}, {}, owner=owner, assets=assets)
+    assert known.names == {asset.id: str(asset.address)}
 
 
 @pytest.mark.parametrize("name", ["other.png", "../photo.png", "x" * 5000, "", "photo.png [output]", "\ud800"])
@@ -175,7 +204,7 @@ def test_a_reference_to_nothing_is_a_missing_asset(assets: AssetStore, owner: st
 def test_a_foreign_asset_cannot_be_told_from_none(assets: AssetStore, owner: str) -> None:
     foreign = store(assets, owner).id
     with pytest.raises(MissingAsset, match="there is no asset") as refusal:
-        resolve_assets(graph(image=reference(foreign)), owner="rival", assets=assets)
+        resolve_assets(graph(image=reference(foreign)), owner=f"{owner}-rival", assets=assets)
     assert refusal.value.details == {"node_id": "10", "input": "image", "asset_id": foreign}
 
 

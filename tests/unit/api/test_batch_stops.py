@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from comfy_serverless.api.batch_submission import MAX_ORDERS
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import reading
 from comfy_serverless.batches.batch import BatchStatus
+from comfy_serverless.batches.report import PART_FORM
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.batches.taking import take_again
 from comfy_serverless.table.api_keys import BudgetAction
 from tests.unit.api.test_usage_route import spend
@@ -107,6 +110,7 @@ def test_after_too_many_bad_lines_the_rest_is_not_read_and_that_is_told(world: B
     assert told["succeeded"] == ran >= 1, "good lines that were read run as ever"
     assert 10 <= told["bad"] < 20, "no chunk more is read"
     assert "10 lines were no requests" in told["notes"][0]
+    assert told["notes"][0].endswith("do not run twice, unless they draw a seed"), "their ids are of their places"
     assert [one["line"] for one in told["first_failures"][:2]] == [2, 3]
     written = report(world, "many")
     assert written["lines"] + written["unread_lines"] == len([one for one in lines if one])
@@ -133,6 +137,44 @@ def test_ranges_behind_the_end_of_reading_are_not_read_and_keep_their_numbers(
     written = report(world, "many")
     assert written["lines"] + written["unread_lines"] == len(lines)
     assert written["bad_lines"] < 20
+
+
+@pytest.mark.parametrize("is_begun", [True, False], ids=["begun", "not begun"])
+def test_a_chunk_that_was_begun_when_reading_ended_is_read_to_its_end_and_no_other_is(
+    world: Batches, monkeypatch: pytest.MonkeyPatch, is_begun: bool
+) -> None:
+    lines = [json.dumps(line(number)) for number in range(1, 13)]
+    upload_id = world.upload("m.jsonl", "\n".join(lines).encode() + b"\n")
+    world.post({"name": "many", "upload_id": upload_id})
+
+    def cut_off(*_: object) -> bool:
+        raise RuntimeError("the function's time is over")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchStore, "mark_read" if is_begun else "get", cut_off)
+        with pytest.raises(RuntimeError):
+            world.follow_orders()
+    monkeypatch.setattr("comfy_serverless.batches.ranges.UNTOUCHED_S", -10)
+    world.services.batches.cut(world.batch("many").id, "another range had too many bad lines")
+    ran = 0
+    for _ in range(4):
+        world.look("many")
+        ran += len(world.work())
+    written = report(world, "many")
+    assert (written["lines"], written["unread_lines"]) == ((5, 7) if is_begun else (0, 12))
+    assert (ran, world.get("many")["succeeded"]) == ((5, 5) if is_begun else (0, 0)), "what has run is in the report"
+
+
+def test_a_chunk_that_is_read_behind_the_end_has_the_part_of_its_report_written_anew(world: Batches) -> None:
+    world.post({"name": "many", "lines": [line(number) for number in range(1, 4)]})
+    batch, store = world.batch("many"), world.services.batches
+    before = store.ranges(batch.id)[0]
+    store.cut(batch.id, "another range had too many bad lines")
+    store.cut_range(batch.id, before)
+    store.mark_reported(batch.id, store.ranges(batch.id)[0], form=PART_FORM)
+    assert store.mark_read(batch.id, before, replace(before, offset=before.end, lines=3), []), "it was reading then"
+    (part,) = store.ranges(batch.id)
+    assert (part.is_read, part.unread, part.part_form) == (True, 0, 0)
 
 
 def test_a_list_of_many_batches_has_few_of_them_counted_in_one_call(world: Batches) -> None:

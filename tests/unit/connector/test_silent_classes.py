@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from comfy_serverless.connector.facts import Outcome, Timings
 from comfy_serverless.connector.silent_classes import SilentClasses
 from comfy_serverless.errors import Canceled, ComfyError, NodeExecutionError
@@ -104,3 +106,11 @@ def test_while_another_run_is_in_the_engine_nothing_is_believed() -> None:
         with classes.run(GRAPH) as second:
             assert second() == frozenset()
         assert first() == frozenset(), "the other one may have shown something since"
+
+
+def test_what_is_followed_no_further_may_show_what_nobody_hears() -> None:
+    classes = SilentClasses()
+    learn(classes, outcome())
+    with pytest.raises(KeyboardInterrupt), classes.run(GRAPH):
+        raise KeyboardInterrupt
+    assert silent_in(classes) == frozenset()

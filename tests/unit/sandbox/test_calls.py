@@ -20,9 +20,10 @@ import pytest
 from comfy_serverless.sandbox import sandbox as sandboxes
 from comfy_serverless.sandbox.calls import _MACHINES, _filter_of
 from comfy_serverless.sandbox.process import Child
+from tests.patience import PATIENCE_S
 
 HOSTILE = """
-    import ctypes, errno, json, os, resource, socket, sys
+    import ctypes, errno, fcntl, json, os, resource, socket, sys
     from comfy_serverless.sandbox.child import confine
     unfiltered = confine()
     parent, listening = os.getppid(), int(sys.argv[1])
@@ -46,6 +47,18 @@ HOSTILE = """
     attempt("our limits", lambda: resource.prlimit(parent, resource.RLIMIT_CORE))
     attempt("its own limits", lambda: resource.getrlimit(resource.RLIMIT_AS))
     attempt("a signal to itself", lambda: call(numbers["tgkill"], os.getpid(), os.getpid(), 0))
+    attempt("a signal by a descriptor", lambda: fcntl.fcntl(0, fcntl.F_SETOWN, parent))
+    attempt("another signal", lambda: fcntl.fcntl(0, 10, 9))
+    attempt("whom it goes to", lambda: fcntl.fcntl(0, 15, bytes(8)))
+    attempt("a signal by a socket", lambda: fcntl.ioctl(0, 0x8901, parent.to_bytes(4, sys.byteorder)))
+    attempt("a signal by a group", lambda: fcntl.ioctl(0, 0x8902, parent.to_bytes(4, sys.byteorder)))
+    attempt("other questions", lambda: fcntl.fcntl(0, fcntl.F_GETFL))
+    attempt("our processors", lambda: os.sched_setaffinity(parent, {0}))
+    attempt("its own processors", lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)))
+    attempt("our niceness", lambda: os.setpriority(os.PRIO_PROCESS, parent, 19))
+    attempt("everybody's niceness", lambda: os.setpriority(os.PRIO_USER, 0, 19))
+    attempt("its own niceness", lambda: os.setpriority(os.PRIO_PROCESS, 0, 19))
+    attempt("our turn at the disk", lambda: call(numbers["ioprio_set"], 1, parent, 0))
     attempt("our memory", lambda: call(numbers["process_vm_readv"], parent, None, 0, None, 0, 0))
     attempt("tracing us", lambda: call(numbers["ptrace"], 16, parent, 0, 0))
     attempt("rings", lambda: call(425, 1, ctypes.create_string_buffer(256)))
@@ -53,7 +66,7 @@ HOSTILE = """
     attempt("a program", lambda: os.execv("/bin/true", ["true"]))
     print(json.dumps([unfiltered, tried]))
 """
-ALLOWED = {"its own limits", "a signal to itself"}
+ALLOWED = {"its own limits", "a signal to itself", "other questions", "its own processors", "its own niceness"}
 
 
 @pytest.fixture
@@ -99,10 +112,34 @@ def test_each_machine_refuses_the_same_calls() -> None:
     for other in others:
         assert other.refused.keys() == first.refused.keys()
         assert other.on_itself.keys() == first.on_itself.keys()
+        assert other.asking.keys() == first.asking.keys()
     for machine in _MACHINES.values():
-        numbers = [*machine.refused.values(), *machine.on_itself.values()]
+        numbers = [*machine.refused.values(), *machine.on_itself.values(), *machine.asking.values()]
         assert len(set(numbers)) == len(numbers)
         assert len(_filter_of(machine)) % 8 == 0
+
+
+@has_filters
+def test_a_program_that_is_translated_for_another_machine_goes_on_without_a_filter() -> None:
+    # The kernel then sees another machine's calls: of all that are refused the child could not even answer.
+    (another,) = {name for name in _MACHINES if name != platform.machine()}
+    program = textwrap.dedent(f"""
+        import platform
+        from comfy_serverless.sandbox import calls
+        from comfy_serverless.sandbox.rights import give_up_rights
+        give_up_rights()
+        platform.machine = lambda: {another!r}
+        print(calls.give_up_calls(), open("/proc/self/comm").read())
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": "lambda"},
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    assert int(done.stdout.split()[0]) == errno.ENOSYS
 
 
 def test_where_nothing_is_filtered_that_is_said_once_and_files_are_checked(

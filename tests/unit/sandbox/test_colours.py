@@ -109,3 +109,8 @@ def test_whatever_is_in_a_profile_there_is_a_picture(shows: Shows) -> None:
 def test_without_littlecms_colours_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(colours, "ImageCms", None)
     assert colours.in_srgb(plain(), SWAPPED).getpixel((1, 1)) == COLOUR
+
+
+@pytest.mark.parametrize("value", ["x" * 400, 5, 1.5, (1, 2), None], ids=["text", "number", "float", "several", "none"])
+def test_what_a_tiff_has_in_a_profiles_place_may_be_anything(value: object) -> None:
+    assert colours.in_srgb(plain(), value).getpixel((1, 1)) == COLOUR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,28 @@ def test_an_admins_key_stands_apart_and_is_found_listed_and_revoked_like_any(key
         keys.revoke("boss", admins_too=False)
     keys.revoke("boss")
     assert keys.find(text) is None
+
+
+def test_a_key_is_found_by_its_id_without_reading_others(
+    keys: ApiKeyStore, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [keys.register(f"csk_{number}", name=f"k{number}", owner="team") for number in range(40)]
+    boss = keys.create("boss", owner="team", is_admin=True).key
+    read: list[object] = []
+    query_all = Table.query_all
+
+    def counted(*arguments: Any, **named: Any) -> Iterator[Any]:
+        for item in query_all(*arguments, **named):
+            read.append(item)
+            yield item
+
+    monkeypatch.setattr(Table, "query_all", counted)
+    for key in (made[7], boss):
+        assert keys.with_id(key.id) == key
+    assert len(read) == 2
+    keys.revoke("k7")
+    for nobody in (made[7].id, made[8].id[:-1], "x", "~", made[8].name):
+        assert keys.with_id(nobody) is None
 
 
 def test_a_budget_is_given_changed_and_taken_away(keys: ApiKeyStore) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.errors import EngineCrashed, InvalidWorkflow, NodeExecutionError
-from comfy_serverless.jobs.document import JobStatus
-from comfy_serverless.jobs.run_log import log_content, log_lines
+from comfy_serverless.connector.run_log import MAX_CHARACTERS
+from comfy_serverless.errors import EngineCrashed, InvalidWorkflow, NodeExecutionError, OutOfMemory
+from comfy_serverless.jobs.document import MAX_ERROR_TEXT, JobStatus
+from comfy_serverless.jobs.run_log import CUT_AT, log_content, log_lines
 from comfy_serverless.setting_values import KeepLogs
 from comfy_serverless.worker.worker import Call
 from tests.unit.fakes import OUT, FakeEngine, made
@@ -110,6 +111,37 @@ def test_a_key_that_a_node_writes_into_its_failure_is_in_no_answer(world: Worlds
     assert key not in job.model_dump_json()
     for name in here.stored_keys():
         assert key.encode() not in here.stored(name)
+
+
+@pytest.mark.parametrize("before", [MAX_ERROR_TEXT - 12, MAX_ERROR_TEXT // 2 - 12, 0])
+def test_nor_is_half_a_key_where_a_long_text_is_cut(world: Worlds, before: int) -> None:
+    key = "comfyui-very-secret-1234"
+    text = "x" * before + key + "y" * MAX_ERROR_TEXT
+    error = NodeExecutionError(text, details={"node_id": "3", "exception": text, "traceback": [text, text]})
+    job = world(engine=engine(error)).run(request(extra_data={"api_key_comfy_org": key}), Call(is_heard=False)).job
+    assert job.error is not None
+    assert "…" in job.error.message
+    assert "comfyui-very" not in job.model_dump_json()
+
+
+def test_a_part_of_our_own_words_that_stands_in_extra_data_changes_no_code(world: Worlds) -> None:
+    data = {"mine": ["memory", "Partner", "execution"]}
+    error = OutOfMemory("no memory", details={"node_id": "3", "class_type": "Partner"})
+    job = world(engine=engine(error)).run(request(extra_data=data), Call(is_heard=False)).job
+    assert job.error is not None
+    assert (job.error.code, job.error.message, job.error.retryable) == ("out_of_memory", "no …", error.retryable)
+
+
+@pytest.mark.parametrize("inside", [1, 3, 4, 8, 12, 20, 23])
+def test_nor_is_half_a_key_where_a_line_is_cut(inside: int) -> None:
+    key = "comfyui-very-secret-1234"
+    assert MAX_CHARACTERS == CUT_AT
+    line = "x" * (CUT_AT - inside) + key[:inside]
+    told = log_content((line, key[inside:] + " is what it was", "and more"), extra_data={"mine": key}).decode()
+    assert [part for part in (key[:5], key[-5:]) if part in told] == []
+    assert told.splitlines()[1:] == [f"{'…' if inside <= 20 else key[inside:]} is what it was", "and more"]
+    whole = ("comfyui-", "1234 is here")  # neither is cut
+    assert log_content(whole, extra_data={"mine": key}).decode().splitlines() == [*whole]
 
 
 def test_keys_accounts_folders_and_logins_are_not_in_it() -> None:

@@ -76,12 +76,21 @@ export const post = (path, body, options = {}) => send("POST", path, { body, ...
 export const put = (path, body, options = {}) => send("PUT", path, { body, ...options });
 export const del = (path, options = {}) => send("DELETE", path, options);
 
-/** An output whose links work: after `url_expires_at` it gets others. */
+const asked = new Map();
+/** A page of a job's outputs; all who ask for it at once, as the pictures of a page do, have one request. */
+const pageOf = (jobId, cursor) => {
+  const path = `jobs/${encodeURIComponent(jobId)}/outputs`;
+  const at = `${path} ${cursor}`;
+  if (!asked.has(at)) asked.set(at, get(path, { limit: 100, cursor }).finally(() => asked.delete(at)));
+  return asked.get(at);
+};
+/** An output whose links work: after `url_expires_at` it gets others; once, if they have ended by the clock here, too. */
 export const linked = async (output) => {
-  for (let cursor = null; new Date(output.url_expires_at ?? Infinity) < new Date();) {
-    const page = await get(`jobs/${encodeURIComponent(output.job_id)}/outputs`, { limit: 100, cursor });
+  const hasEnded = (one) => new Date(one.url_expires_at ?? Infinity) < new Date();
+  for (let cursor = null; hasEnded(output);) {
+    const page = await pageOf(output.job_id, cursor);
     const now = page.outputs.find((one) => one.id === output.id);
-    if (now) return Object.assign(output, { url: now.url, thumb_url: now.thumb_url, url_expires_at: now.url_expires_at });
+    if (now) return Object.assign(output, { url: now.url, thumb_url: now.thumb_url, url_expires_at: hasEnded(now) ? null : now.url_expires_at });
     cursor = page.next_cursor;
     if (!cursor) break;
   }
