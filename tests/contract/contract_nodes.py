@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from dataclasses import replace
 
@@ -41,6 +43,26 @@ def show(context: NodeContext, *, ui: str, image: Pixels | None = None) -> NodeR
     return NodeResult(ui=shown)
 
 
+def end_as_comfyui(context: NodeContext, *, kind: str) -> NodeResult:
+    """End as ComfyUI does when it cannot send what a node shows: behind the messages before, with these last words."""
+    time.sleep(0.3)
+    why = "TypeError: Object of type bytes is not JSON serializable"
+    print(
+        "Traceback (most recent call last):",
+        '  File "/ComfyUI/main.py", line 637, in <module>',
+        "    event_loop.run_until_complete(x)",
+        '  File "/ComfyUI/server.py", line 1402, in publish_loop',
+        "    await self.send(*msg)",
+        '  File "/ComfyUI/server.py", line 1390, in send_json',
+        '  File "/usr/lib/python3.11/json/encoder.py", line 258, in iterencode',
+        why,
+        sep="\n",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
 def echo(context: NodeContext, **inputs: object) -> NodeResult:
     return NodeResult(ui={"text": [json.dumps(inputs)]})
 
@@ -71,6 +93,14 @@ def never_the_same(directories: Directories, **inputs: object) -> float:
 NODES = {
     node.class_type: replace(node, python_module=PACK)
     for node in (
+        NodeType(
+            "ContractBadUI",
+            "ContractBadUI",
+            "contract",
+            end_as_comfyui,
+            required={"kind": (["nan", "bytes", "set", "tensor", "path"], {})},
+            is_output=True,
+        ),
         NodeType(
             "ContractSleep",
             "ContractSleep",

@@ -16,7 +16,7 @@ import pytest
 from comfy_serverless import ComfyConnector, Progress, Settings
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.server import Server
-from comfy_serverless.errors import EngineStalled
+from comfy_serverless.errors import EngineStalled, NodeExecutionError
 from tests.contract.engines import REAL_COMFYUI, EngineProcess, free_port
 from tests.contract.packs_of_engine import fill_custom_nodes
 from tests.patience import slack
@@ -111,3 +111,20 @@ def test_what_is_given_up_on_an_engine_of_others_does_not_run_later(start_engine
     queue = client.queue()
     assert [item[2] for item in queue["queue_running"]] == [others]
     assert queue["queue_pending"] == []
+
+
+def test_a_node_that_shows_what_cannot_be_sent_is_named_with_the_reason_and_runs_once(
+    connector: ComfyConnector,
+) -> None:
+    graph = {**sleeping(0.01, steps=1), "bad": {"class_type": "ContractBadUI", "inputs": {"kind": "bytes"}}}
+    lines: list[str] = []
+    with pytest.raises(NodeExecutionError, match="Object of type bytes is not JSON serializable") as failure:
+        connector.run(graph, on_log=lines.extend)
+    details = failure.value.details
+    assert (details["node_id"], details["class_type"], details["ended_as"]) == (
+        "bad",
+        "ContractBadUI",
+        "engine_crashed",
+    )
+    assert connector.run(sleeping(0.01, steps=1)).attempts == 1
+    assert connector.starts == 2, "it has ended once"

@@ -84,3 +84,17 @@ def test_no_trick_makes_a_foreign_file_the_runs(worker: SharedWorker, trick: str
     assert not (worker.base / "output" / "deep").is_symlink()
     for file in (*foreign, moved, foreign[0].with_name("new.txt")):
         file.unlink(missing_ok=True)
+
+
+def test_what_a_thread_writes_after_an_owners_job_is_not_there_in_another_ones(worker: SharedWorker) -> None:
+    worker.contents(saver("silently"), owner="alice")
+    late = [worker.base / "output" / "late.bin", worker.base / "output" / "deep" / "late.bin"]
+    late[1].parent.mkdir(exist_ok=True)
+    for path in late:  # as a thread of a node's would, that nobody waits for any more
+        path.write_bytes(b"alice's")
+    time.sleep(0.1)  # or they would be of the moment in which the next job begins
+    worker.contents(saver("silently"), owner="alice")
+    assert all(path.is_file() for path in late)
+    _, made = worker.contents(saver("silently"), owner="bob")
+    assert not any(path.exists() for path in late)
+    assert b"alice's" not in made.values()

@@ -118,7 +118,7 @@ class FakeEngine:
         return self.overlaps
 
     @contextmanager
-    def hold_folders(self, check: Callable[[], None]) -> Iterator[None]:
+    def hold_folders(self, check: Callable[[], None], *, owner: str | None = None) -> Iterator[None]:
         check()
         yield
 

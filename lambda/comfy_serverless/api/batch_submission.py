@@ -21,7 +21,7 @@ from comfy_serverless.aws.sqs import MAX_MESSAGES, NotSent
 from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.manifest_text import HEAD_BYTES, MANIFEST_TYPE, in_lines, is_in_lines
 from comfy_serverless.batches.orders import Order
-from comfy_serverless.batches.owned import check_line, digest, owned_batch
+from comfy_serverless.batches.owned import IdsOfLines, check_line, digest, owned_batch
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import ranges_for
 from comfy_serverless.batches.results import Results
@@ -255,21 +255,23 @@ def _check(lines: bytes, who: Caller, behind: Services, *, force: bool) -> None:
 def _problems(lines: Iterable[Line], who: Caller, behind: Services) -> Iterable[tuple[int, str]]:
     """The numbers of lines that would fail, and why, as far as that is known without reading files."""
     named = behind.named.remembering()
-    until = time.monotonic() + _CHECKED_WITHIN_S
+    until, ids = time.monotonic() + _CHECKED_WITHIN_S, IdsOfLines()
     for line in lines:
         if time.monotonic() > until:
             return
         try:
-            _judge(line, who, behind, named)
+            _judge(line, who, behind, named, ids)
         except ComfyError as error:
             if error.retryable:
                 raise
             yield line.number, outward(error.message)[:_MAX_SAID]
 
 
-def _judge(line: Line, who: Caller, behind: Services, named: NamedWorkflows) -> None:
+def _judge(line: Line, who: Caller, behind: Services, named: NamedWorkflows, ids: IdsOfLines) -> None:
     """Raise a ComfyError if a line would fail for certain."""
-    request = request_at(line, batch_id="", draws=None, owner=who.owner).request
+    found = request_at(line, batch_id="", draws=None, owner=who.owner)
+    request = found.request
+    ids.check(found, line.number)
     refuse_unkept(request.extra_data)
     check_line(request, who.owner, behind.settings)
     if request.is_named:

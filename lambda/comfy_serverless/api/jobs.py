@@ -194,23 +194,31 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
             if not isinstance(refusal, JobExists):
                 raise
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
-        asked = refusal.asked_sha256 if isinstance(refusal, JobExists) else None
-        return answer_at_end(standing, until=until, asked_sha256=asked)
+        return answer_at_end(standing, until=until, tell=_telling(standing, request, refusal))
     return answer_at_end(state, until=until)
 
 
-def answer_at_end(state: JobState, *, until: float, asked_sha256: str | None = None) -> Response[str]:
+def _telling(standing: JobState, request: JobRequest, refusal: Exception) -> Callable[[Job], Job]:
+    """What a job that stands says to a request that came under its id: whether it was made of another one."""
+    if standing.asked_sha256 is not None:
+        return Job.of_another if standing.is_of_another(request.digest()) else lambda job: job
+    # Its item is of an older release, or of a door that keeps none: what its worker got is known once it has ended.
+    asked = refusal.asked_sha256 if isinstance(refusal, JobExists) else None
+    return lambda job: job.answering(asked)
+
+
+def answer_at_end(state: JobState, *, until: float, tell: Callable[[Job], Job] = lambda job: job) -> Response[str]:
     """A job when it is over: 200; or as it is at a moment, on the monotonic clock: 202.
 
     Args:
-        asked_sha256: of what was asked for now, if it may be something else than the job was made of.
+        tell: adds to it what this answer has to say.
     """
     jobs = services(router).jobs
     # Without outputs, which may be thousands.
     state = wait_for(state, look=jobs.read_alone, enough=_is_over, until=until)
     state = jobs.read(state.id) or state
     status = HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED
-    return answer_job(status, state, asked_sha256=asked_sha256)
+    return answer_job(status, state, tell=tell)
 
 
 def moment_in(seconds: float) -> float:
@@ -257,10 +265,10 @@ def job_of(owner: str, job_id: str, *, read: Callable[[str], JobState | None]) -
     return state
 
 
-def answer_job(status: int, state: JobState, *, asked_sha256: str | None = None) -> Response[str]:
-    """A job as the contract has it, with links that work for a while; `asked_sha256` as in `answer_at_end`."""
+def answer_job(status: int, state: JobState, *, tell: Callable[[Job], Job] = lambda job: job) -> Response[str]:
+    """A job as the contract has it, with links that work for a while; `tell` as in `answer_at_end`."""
     behind = services(router)
-    job = behind.links.of_job(state.document()).answering(asked_sha256)
+    job = tell(behind.links.of_job(state.document()))
     if behind.event_links is not None:
         link = behind.event_links.of_job(state.id, owner=state.owner)
         job = job.model_copy(update={"urls": job.urls.model_copy(update={"events": link})})

@@ -119,6 +119,7 @@ def _take(
         is_rerunnable=not secrets,
         trace=tracing.current(),
         key_id=submission.caller.key_id,
+        asked_sha256=submission.request.digest() if submission.request.job_id is not None else None,
     )
     writing = services.beside.submit(stored.write, services.s3, address)
     try:

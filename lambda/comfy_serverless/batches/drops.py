@@ -20,6 +20,7 @@ from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.keeper import Keeper
+from comfy_serverless.batches.owned import taken, used
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.taking import copy_whole, take
 from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidSetting, MissingAsset
@@ -80,7 +81,13 @@ class Drops:
                 raise
             self._refuse(dropped, job_id, error, labels=dropped.labels)
             return
-        job_id = request.job_id or job_id
+        asked_sha256 = request.digest() if request.job_id is not None else None
+        try:
+            self._check_id(request.job_id, asked_sha256)
+        except InvalidRequest as error:
+            self._refuse(dropped, job_id, error, labels={**dropped.labels, **request.metadata})
+            return
+        drop_id, job_id = job_id, request.job_id or job_id
         rename(job_id)
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
         try:
@@ -92,14 +99,18 @@ class Drops:
         except ComfyError as error:
             if error.retryable:
                 raise
-            self._refuse(dropped, job_id, error, labels=request.metadata)
+            self._refuse(dropped, job_id, error, labels=request.metadata, asked_sha256=asked_sha256)
             return
         _, secrets = split(request.extra_data)
         job = self._job(job_id, self._keep(job_id, request), request, labels=request.metadata)
         try:
-            state = self.jobs.submit(replace(job, is_rerunnable=not secrets))
+            state = self.jobs.submit(replace(job, is_rerunnable=not secrets, asked_sha256=asked_sha256))
         except JobExists:
-            standing = self.jobs.read(job_id)
+            try:
+                standing = self._check_id(job_id, asked_sha256)
+            except InvalidRequest as error:  # it came between our look and our write
+                self._refuse(dropped, drop_id, error, labels=request.metadata)
+                return
             if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
                 return
             state = standing  # the event came twice, or we were cut off before the job was sent
@@ -107,6 +118,18 @@ class Drops:
             log.info("a dropped object is taken as a job", source=str(dropped.address))
         self.workers.send(replace(state.message, extra_data=secrets))
         self.jobs.dispatched(state.id)
+
+    def _check_id(self, job_id: str | None, asked_sha256: str | None) -> JobState | None:
+        """The job that has an id already, if any. Raises InvalidRequest if it is of another owner or request.
+
+        The drop that brings such an id has its outcome under the id of its place.
+        """
+        standing = self.jobs.read_alone(job_id) if job_id is not None else None
+        if standing is not None and standing.owner != self.settings.drop_owner:
+            raise InvalidRequest(taken(standing.id))
+        if standing is not None and standing.is_of_another(asked_sha256):
+            raise InvalidRequest(used(standing.id))
+        return standing
 
     def _read(self, dropped: DroppedObject) -> JobRequest:
         """The request that an object is, or stands for. Raises a ComfyError if there is none that may be run."""
@@ -126,10 +149,18 @@ class Drops:
             Reserved.of(self.settings).check(whole, job_id=job_id)
         return whole
 
-    def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError, *, labels: Mapping[str, str]) -> None:
+    def _refuse(
+        self,
+        dropped: DroppedObject,
+        job_id: str,
+        error: ComfyError,
+        *,
+        labels: Mapping[str, str],
+        asked_sha256: str | None = None,
+    ) -> None:
         if self.settings.output_bucket in (None, dropped.origin_bucket):
             raise error
-        job = self._job(job_id, str(dropped.address), None, labels=labels)
+        job = replace(self._job(job_id, str(dropped.address), None, labels=labels), asked_sha256=asked_sha256)
         refuse(job, error, submit=self._submit_or_find, jobs=self.jobs, s3=self.s3)
 
     def _submit_or_find(self, job: NewJob) -> JobState | None:

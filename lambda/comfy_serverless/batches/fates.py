@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.dynamodb import MAX_READS
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.batch import Batch, BatchStatus
-from comfy_serverless.batches.owned import taken
+from comfy_serverless.batches.owned import taken, used
 from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
 from comfy_serverless.errors import ComfyError, InvalidRequest, KeyInManifest
 from comfy_serverless.jobs.extra_data import split
-from comfy_serverless.jobs.lines import document_of
+from comfy_serverless.jobs.lines import LineAddress, document_of
 from comfy_serverless.jobs.named_lines import shaped
 from comfy_serverless.redaction import sounds_of_keys
 
@@ -40,6 +41,8 @@ class Fate:
 
     Attributes:
         may_hold_keys: whether a line that is no request may have a key in it, and must not be copied.
+        asked_sha256: as in `LineRequest`.
+        id_of_line: the id that it names, if a line of the same batch that asks for something else has that job.
     """
 
     line: Line
@@ -47,6 +50,8 @@ class Fate:
     problem: str = ""
     may_hold_keys: bool = False
     state: JobState | None = None
+    asked_sha256: str | None = None
+    id_of_line: str = ""
 
     @property
     def job_id(self) -> str:
@@ -95,7 +100,8 @@ def fates(
 
     def asked(line: Line) -> Fate:
         try:
-            return Fate(line, request_in(line, batch, reserved, draws=draws).request)
+            found = request_in(line, batch, reserved, draws=draws)
+            return Fate(line, found.request, asked_sha256=found.asked_sha256)
         except InvalidRequest as error:
             is_suspect = isinstance(error, KeyInManifest) or may_hold_keys(line.content or b"")
             return Fate(line, problem=error.message[:MAX_PROBLEM_CHARACTERS], may_hold_keys=is_suspect)
@@ -110,10 +116,28 @@ def fates(
 
 
 def _with_state(fate: Fate, state: JobState | None, batch: Batch) -> Fate:
-    """A line with its job. That of another owner, which has its id, is none of it."""
-    if state is not None and state.owner != batch.owner:
+    """A line with its job. That of another owner or of another request, which has its id, is none of it."""
+    if state is None:
+        return replace(fate, state=state)
+    if state.owner != batch.owner:
         return Fate(fate.line, problem=taken(fate.job_id), may_hold_keys=may_hold_keys(fate.line.content or b""))
+    if state.is_of_another(fate.asked_sha256) and (offset := line_of(batch, state)) != fate.line.offset:
+        return Fate(
+            fate.line,
+            problem=used(fate.job_id),
+            may_hold_keys=may_hold_keys(fate.line.content or b""),
+            id_of_line="" if offset is None else fate.job_id,
+        )
     return replace(fate, state=state)
+
+
+def line_of(batch: Batch, state: JobState) -> int | None:
+    """Where the line of this batch begins that a job was made of, in bytes; None if it is of none of its lines."""
+    address = LineAddress.parse(S3Address.parse(state.request))
+    if state.line is not None:
+        name, _, offset = state.line.rpartition("#")
+        return int(offset) if name == batch.id else None
+    return address.offset if address is not None and str(address.manifest) == batch.manifest else None
 
 
 def _as_read(found: list[Fate], batch: Batch, bad_between: BadBetween) -> list[Fate]:

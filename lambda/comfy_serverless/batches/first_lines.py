@@ -27,6 +27,11 @@ class FirstLines:
         self._database.execute("INSERT INTO twice VALUES (?, ?)", (line, first))
         return int(first)
 
+    def find(self, job_id: str) -> int | None:
+        """The first line of a job, among those that were told."""
+        found = self._database.execute("SELECT line FROM first WHERE job_id = ?", (job_id,)).fetchone()
+        return int(found[0]) if found else None
+
     def marked(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The rows, those of a job that came before with its first line."""
         pairs = self._database.execute("SELECT line, first FROM twice ORDER BY line")

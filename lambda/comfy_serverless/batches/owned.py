@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.jobs.node_list import NodeListReader
+    from comfy_serverless.jobs.stored_request import LineRequest
     from comfy_serverless.settings import Settings
     from comfy_serverless.table.assets import AssetStore
 
@@ -86,6 +87,30 @@ def check_line(request: JobRequest, owner: str, settings: Settings) -> None:
 def with_label(request: JobRequest, batch: Batch) -> JobRequest:
     """The request with the label that says its batch, unless it has one of that name."""
     return request.model_copy(update={"metadata": {BATCH_LABEL: batch.called, **request.metadata}})
+
+
+class IdsOfLines:
+    """The ids that lines of one manifest name themselves, as far as it was seen: each counts for one request."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[int, str]] = {}
+
+    def check(self, found: LineRequest, number: int) -> None:
+        """See the line of this number. Raises InvalidRequest if an earlier one has its id for another thing."""
+        if found.asked_sha256 is None:
+            return
+        job_id = str(found.request.job_id)
+        first, asked_sha256 = self._first.setdefault(job_id, (number, found.asked_sha256))
+        if asked_sha256 != found.asked_sha256:
+            raise InvalidRequest(
+                f"its job_id {job_id!r} is that of line {first}, which asks for something else: choose another, or "
+                "leave it out."
+            )
+
+
+def used(job_id: str) -> str:
+    """What is said of a line or a drop under the id of a job of the same owner that was made of another request."""
+    return f"the job_id {job_id!r} has been used for another request: choose another, or leave it out."
 
 
 def taken(job_id: str) -> str:

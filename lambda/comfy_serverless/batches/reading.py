@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.batch import Batch, BatchStatus
-from comfy_serverless.batches.owned import check_line, taken, with_label
+from comfy_serverless.batches.owned import check_line, taken, used, with_label
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, is_drawing, workflow_key
 from comfy_serverless.batches.refusals import check_buckets, refuse
@@ -42,7 +43,7 @@ from comfy_serverless.jobs.runnable import place_of, runnable
 from comfy_serverless.jobs.stored_request import IN_A_LINE, LineRequest, request_at, version_of
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
-from comfy_serverless.table.job_state import JobExists, JobState, NewJob
+from comfy_serverless.table.job_state import JobExists, JobState, NewJob, UsedForAnother
 from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class _Asked:
         is_named: whether workers read it beside the manifest, with its job's id (`jobs.named_lines`).
         refusal: why it is refused; None if it is not.
         stored: what workers get of it instead, of a line of an owner's batch.
+        asked_sha256: as in `LineRequest`.
     """
 
     line: Line
@@ -94,6 +96,7 @@ class _Asked:
     is_named: bool
     refusal: ComfyError | None
     stored: bytes | None = None
+    asked_sha256: str | None = None
 
     @property
     def pin(self) -> str | None:
@@ -198,7 +201,7 @@ class BatchReader:
 
     def submit(self, batch: Batch, lines: Sequence[Line], *, draws: Callable[[str], bool] | None) -> list[BadLine]:
         """Make jobs of lines; returns the bad ones, with their numbers among these. `draws`: see `request_in`."""
-        found: dict[str, _Asked] = {}
+        found: dict[tuple[str, str | None], _Asked] = {}
         bad: list[BadLine] = []
         reserved = Reserved.of(self.settings)
         # A name leads where it does now for all of these lines: they are few, and are read in a moment.
@@ -207,7 +210,8 @@ class BatchReader:
             try:
                 asked = request_in(line, batch, reserved, draws=draws)
                 request = asked.request
-                if request.job_id in found:
+                key = (str(request.job_id), asked.asked_sha256)
+                if key in found:
                     continue
                 pinned = pin(request, named, owner=batch.owner)
             except InvalidRequest as error:
@@ -216,14 +220,16 @@ class BatchReader:
             else:
                 is_named = asked.is_of_place or not asked.is_plain or pinned.workflow != request.workflow
                 refusal = None if batch.is_owned else self._refusal(pinned, named, owner=batch.owner)
-                found[str(request.job_id)] = _Asked(line, pinned, is_named, refusal)
+                found[key] = _Asked(line, pinned, is_named, refusal, asked_sha256=asked.asked_sha256)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="submit") as pool:
             ready = [*found.values()]
             if batch.is_owned:
                 ready = list(pool.map(lambda asked: self._as_of_the_api(batch, asked, named), ready))
             places = self._places(batch, ready)
             here = tracing.current()
-            states = list(pool.map(lambda asked: self._traced(batch, asked, places[asked.line.offset], here), ready))
+            states: list[JobState | BadLine | None] = []
+            for wave in _waves(ready):
+                states += pool.map(lambda asked: self._traced(batch, asked, places[asked.line.offset], here), wave)
         self.workers.send_many([state.message for state in states if isinstance(state, JobState)])
         return sorted([*bad, *(state for state in states if isinstance(state, BadLine))], key=lambda one: one.offset)
 
@@ -346,8 +352,9 @@ class BatchReader:
                 refuse(job, asked.refusal, submit=self.jobs.submit_of_batch, jobs=self.jobs, s3=self.s3)
                 return None
             state = self.jobs.submit_of_batch(job)
-        except JobExists:
-            return BadLine(offset=asked.line.offset, line=asked.line.number, message=taken(job.job_id))
+        except JobExists as exists:
+            message = used(job.job_id) if isinstance(exists, UsedForAnother) else taken(job.job_id)
+            return BadLine(offset=asked.line.offset, line=asked.line.number, message=message)
         return state if state.is_of_batch and state.may_begin else None
 
     def _job(self, batch: Batch, place: str, asked: _Asked, *, output: OutputTarget | None) -> NewJob:
@@ -365,7 +372,21 @@ class BatchReader:
             trace=tracing.current(),
             version=version_of(request) if asked.stored is None else IN_A_LINE,
             key_id=batch.key_id or "",
+            asked_sha256=asked.asked_sha256,
         )
+
+
+def _waves(asked: Sequence[_Asked]) -> list[list[_Asked]]:
+    """Lines that may be submitted at once, one wave after the other: of those that name one job, the first has it."""
+    waves: list[list[_Asked]] = []
+    seen: Counter[str] = Counter()
+    for one in asked:
+        job_id = str(one.request.job_id)
+        if seen[job_id] == len(waves):
+            waves.append([])
+        waves[seen[job_id]].append(one)
+        seen[job_id] += 1
+    return waves
 
 
 def read_lines(s3: S3Client, batch: Batch, *, start: int, end: int) -> Iterator[Line]:

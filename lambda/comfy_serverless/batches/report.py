@@ -196,7 +196,8 @@ def write_report(
         _summarise(_numbered(s3, batch, parts, into=summary), first_lines, summary)
 
         def rows(having: bytes = b"") -> Iterator[dict[str, Any]]:
-            return first_lines.marked(_numbered(s3, batch, parts, having=having))
+            for row in first_lines.marked(_numbered(s3, batch, parts, having=having)):
+                yield _told(row, first_lines)
 
         table, lines = Path(name) / "report.csv", "application/jsonl"
         with table.open("w", newline="", encoding="utf-8", errors="replace") as cells:
@@ -249,7 +250,7 @@ def _row(fate: Fate, outputs: dict[str, tuple[str, ...]], pins: Pins, batch: Bat
         bad = Row(line=fate.line.number, status=BAD, code=InvalidRequest.code, message=fate.problem)
         is_shown = fate.line.content is not None and not fate.may_hold_keys
         raw = (fate.line.content or b"").decode("utf-8", "surrogateescape") if is_shown else None
-        return {**bad.to_json(), "raw": raw}
+        return {**bad.to_json(), "raw": raw, **({"id_of_line": fate.id_of_line} if fate.id_of_line else {})}
     row = _row_of_job(fate, request, outputs, batch)
     if row.status not in REPEATABLE:
         return {**row.to_json(), "again": None}
@@ -343,7 +344,14 @@ def _summarise(rows: Iterator[dict[str, Any]], first_lines: FirstLines, summary:
     for row in rows:
         if row["job_id"]:
             row["duplicate_of"] = first_lines.of(row["job_id"], row["line"])
-        summary.add(row)
+        summary.add(_told(row, first_lines))
+
+
+def _told(row: dict[str, Any], first_lines: FirstLines) -> dict[str, Any]:
+    """The row of a line whose job's id another line has says which, if that was seen."""
+    if (job_id := row.get("id_of_line")) and (line := first_lines.find(job_id)) is not None:
+        row["error"]["message"] += f" It is that of line {line}."
+    return row
 
 
 def _as_lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
@@ -351,6 +359,7 @@ def _as_lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
     for row in rows:
         row.pop("again", None)
         row.pop("raw", None)
+        row.pop("id_of_line", None)
         yield json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 

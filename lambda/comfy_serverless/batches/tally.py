@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from comfy_serverless.batches.fates import line_of
 from comfy_serverless.jobs.document import JobStatus
 
 if TYPE_CHECKING:
@@ -122,10 +123,4 @@ class Tally:
 
 def is_of_another_line(batch: Batch, fate: Fate) -> bool:
     """Whether the job of a line was made of another line of the same batch: this one repeats it."""
-    state, offset = fate.state, fate.line.offset
-    if state is None:
-        return False
-    if state.line is not None:
-        return state.line != f"{batch.id}#{offset}" and state.line.startswith(f"{batch.id}#")
-    request = state.request
-    return request.startswith(f"{batch.manifest}#") and not request.startswith(f"{batch.manifest}#{offset}-")
+    return fate.state is not None and line_of(batch, fate.state) not in (None, fate.line.offset)

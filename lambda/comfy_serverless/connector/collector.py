@@ -108,6 +108,11 @@ class OutputCollector:
         outputs = [output for made in self._by_node.values() for output in made]
         return tuple(sorted(outputs, key=lambda output: position.get(output.node_id, len(position))))
 
+    @property
+    def last_begun(self) -> str | None:
+        """The node that began last, by the events; None if none came."""
+        return self._writers.last
+
     def announce_rest(self) -> None:
         """Report the collected outputs that have not been reported yet. For the attempt whose outputs count."""
         for node, outputs in self._by_node.items():

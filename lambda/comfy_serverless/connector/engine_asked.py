@@ -142,13 +142,15 @@ class EngineAsked:
             return stream.read()
 
     @contextmanager
-    def hold_folders(self, check: Callable[[], None]) -> Iterator[None]:
+    def hold_folders(self, check: Callable[[], None], *, owner: str | None = None) -> Iterator[None]:
         """Have ComfyUI's folders, if they are on this machine: no other process runs anything with them meanwhile.
 
-        `check` is called during the wait, and ends it by raising.
+        `check` is called during the wait, and ends it by raising. `owner` as for `EngineFolders.hold`.
         """
         own = self._engine.own_folders
-        with own.hold(check) if own is not None else nullcontext():
+        # In an engine that is not ours, what comes between two runs may be other clients'.
+        whose = owner if self._engine.process is not None else None
+        with own.hold(check, owner=whose) if own is not None else nullcontext():
             yield
 
     def discard(self, prompt_id: str, *, apart_as: str | None = None) -> None:

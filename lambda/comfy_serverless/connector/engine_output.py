@@ -34,6 +34,10 @@ class EngineOutput:
         """The last lines."""
         return "\n".join(list(self._tail)[-lines:])
 
+    def lines(self) -> tuple[str, ...]:
+        """The same as they are, all that are kept."""
+        return tuple(self._tail)
+
     def restarted(self) -> None:
         """Note that what comes next is another process's."""
         with self._lock:

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from comfy_serverless import locks
+from comfy_serverless.connector.late_files import LateFiles
 from comfy_serverless.connector.made_files import JOBS_FOLDER
 from comfy_serverless.graph.file_inputs import own_folders
 
@@ -94,6 +95,7 @@ class EngineFolders:
         self._users: Counter[int] = Counter()
         self._held: int | None = None
         self._is_swept = False
+        self._late = LateFiles(root / "late")
         self._kept = root / f"kept-{uuid.uuid4().hex[:12]}"
         self._kept.mkdir(mode=0o700)
         #: Held as long as this process lives: tells its folder from those of the dead.
@@ -134,14 +136,16 @@ class EngineFolders:
         _remove_tree(self._kept)
 
     @contextmanager
-    def hold(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def hold(self, check: Callable[[], None] = lambda: None, *, owner: str | None = None) -> Iterator[None]:
         """Have the folders, from `with` to the end of the block; jobs of the same process may have them together.
 
         A thread that has them may ask again, whoever waits.
 
-        `check` is called while another process has them, and ends the wait by raising.
+        Args:
+            check: called while another process has them; ends the wait by raising.
+            owner: whose job it is: what came late of another owner's leaves the folders first. None: nobody's.
         """
-        self._acquire(check)
+        self._acquire(check, owner)
         try:
             yield
         finally:
@@ -153,7 +157,7 @@ class EngineFolders:
                     self._held = None
                 self._change.notify_all()
 
-    def _acquire(self, check: Callable[[], None]) -> None:
+    def _acquire(self, check: Callable[[], None], owner: str | None) -> None:
         waits: int | None = None
         try:
             while True:
@@ -169,6 +173,8 @@ class EngineFolders:
                         self._held = locks.try_lock(self._turn, locks.ALONE, create=True)
                         if self._held is not None:
                             self._tidy()
+                            if owner is not None:
+                                self._late.change(owner, self._folders)
                     if waits is not None and self._held is not None:
                         self._users[me] += 1
                         return

@@ -12,7 +12,7 @@ import stat
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +27,8 @@ _LAG_S = 0.011
 _ROUNDING_S = 0.001
 #: How long a file that nobody has named must not have changed to be whole, in seconds, and the longest wait for it.
 _AT_REST_S, _AT_REST_WITHIN_S = 0.03, 2.0
+#: How many files are named of those whose run is not known.
+_NAMES_SHOWN = 3
 
 
 class LocalFiles(MadeFiles):
@@ -69,7 +71,7 @@ class LocalFiles(MadeFiles):
             # Before a run of this program may be another one of it, whose last files cannot be told from its first.
             self._has_company = remembered.runs > 0
             remembered.runs += 1
-            if keep_in is None and not self._has_company:
+            if keep_in is None:
                 self._before = {
                     _identity(state)
                     for folder in self._folders.values()
@@ -79,10 +81,14 @@ class LocalFiles(MadeFiles):
     def begin(self, at_s: float) -> None:
         """See MadeFiles."""
         self._began_s = at_s
+        if self._keep_in is None:
+            self.remembered.note_span(self, at_s, math.inf)
 
     def end(self, at_s: float) -> None:
         """See MadeFiles."""
         self._ended_s = at_s
+        if self._keep_in is None:
+            self.remembered.note_span(self, self._began_s, at_s)
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
@@ -107,8 +113,9 @@ class LocalFiles(MadeFiles):
         While another run is in the engine, what its nodes will name may be there already. A run apart leaves all but
         its own folder to it: only runs of ComfyUI's own nodes have another beside them. Of runs of the machine's owner
         that are in the engine together, each takes what has certainly come between its beginning and its end, of which
-        it knows the whole ms. One that is there alone takes the moment before, too: a node that writes a line of text
-        is that quick.
+        it knows the whole ms; and what came in the moments beside that, if no other run was there in them. One that is
+        there alone takes the moment before, too: a node that writes a line of text is that quick. What may be either
+        one's is told (`nothing`).
         """
         self._has_looked = True
         seen = self._seen_folders
@@ -116,17 +123,36 @@ class LocalFiles(MadeFiles):
             is_alone = self.remembered.runs <= 1
             is_apart = self._keep_in is not None
             is_strict = self._has_company and not is_apart
-            since_s = self._began_s + (_ROUNDING_S if is_strict else -_LAG_S)
+            since_s = self._began_s - _LAG_S
             until_s = self._until_s(is_alone=is_alone)
-            new = [
+            there = [
                 (path, state)
                 for folder in (self._own if is_apart and not is_alone else self._folders.values())
                 for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
-                if not self._is_known(path, state) and state.st_ctime < until_s and _identity(state) not in self._before
+                if not self._is_known(path, state) and _identity(state) not in self._before
             ]
+            new = [
+                (path, state)
+                for path, state in there
+                if state.st_ctime < until_s and not (is_strict and self._may_be_anothers(state))
+            ]
+            if not is_apart and (is_strict or not is_alone):
+                last_s = max(until_s, self._ended_s + _ROUNDING_S)
+                taken = {path for path, _ in new}
+                unsure = [path.name for path, state in there if path not in taken and state.st_ctime < last_s]
+                self.nothing = _nothing_certain(unsure)
         found = [(path, _at_rest(path, state)) for path, state in new]
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
         return [file for file in made if file is not None]
+
+    def _may_be_anothers(self, state: os.stat_result) -> bool:
+        """Whether a file that has come by this run's end may be of a run of the machine's owner that was before it."""
+        came_s = state.st_ctime
+        return came_s < self._began_s + _ROUNDING_S and any(
+            began_s <= came_s + _LAG_S and came_s <= ended_s + _ROUNDING_S
+            for run, (began_s, ended_s) in self.remembered.spans.items()
+            if run is not self
+        )
 
     def _until_s(self, *, is_alone: bool) -> float:
         """When what nobody has named must have come, in seconds since the epoch.
@@ -144,6 +170,8 @@ class LocalFiles(MadeFiles):
             if self._keep_in is not None:
                 self._leave()
         finally:
+            if self._keep_in is None and self._ended_s == -math.inf:
+                self.remembered.note_span(self, self._began_s, time.time())
             with self.remembered.lock:
                 self.remembered.runs -= 1
 
@@ -290,6 +318,14 @@ class LocalFiles(MadeFiles):
                 break
             kept = later
         return Made(place, kept, lambda: kept.open("rb")) if _is_file(kept) else None
+
+
+def _nothing_certain(unsure: Sequence[str]) -> str:
+    """What a node that has left nothing has not left, where other runs were before or behind it; in words."""
+    said = "it has shown nothing, and no file in ComfyUI's output or temp folder is certainly its own: other runs were "
+    said += "there at the same time"
+    names = ", ".join(repr(name[:100]) for name in unsure[:_NAMES_SHOWN])
+    return f"{said}. Whose {names} is, which came between two of them, is not known" if names else said
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:

@@ -24,6 +24,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 #: A folder that was changed this recently may change again without a new time of change, in seconds.
 TICK_S = 0.05
 _MAX_REMEMBERED = 10_000
+_MAX_SPANS = 100
 #: The folder, below ComfyUI's output and temp folders, that the folders of runs apart are in.
 JOBS_FOLDER = "comfy-serverless"
 
@@ -91,6 +92,7 @@ class Remembered:
         vain: how often a file of a class of nodes was waited for that did not come, since one last came late.
         folders: those that were there when the engine had started; they stay, also when they are empty.
         runs: how many runs are in the engine now. Under the lock.
+        spans: when the last runs of the machine's owner have executed, in seconds since the epoch. Under the lock.
     """
 
     def __init__(self, folders: Mapping[str, Path] | None = None) -> None:
@@ -103,8 +105,16 @@ class Remembered:
         self.vain: Counter[str] = Counter()
         self.folders: set[Path] = set()
         self.runs = 0
+        self.spans: OrderedDict[object, tuple[float, float]] = OrderedDict()
         for folder in (folders or {}).values():
             self.changed_files(folder, since_s=math.inf, seen=self.folders)
+
+    def note_span(self, run: object, began_s: float, ended_s: float) -> None:
+        """Note when a run has executed."""
+        with self.lock:
+            self.spans[run] = began_s, ended_s
+            while len(self.spans) > _MAX_SPANS:
+                self.spans.popitem(last=False)
 
     def is_free(self, state: os.stat_result, run: object) -> bool:
         """Whether no other run has made this file. Under the lock."""

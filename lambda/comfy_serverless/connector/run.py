@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.connector import recovery
+from comfy_serverless.connector import recovery, unsendable
 from comfy_serverless.connector.collector import OutputCollector, frame_nodes_of
 from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.fact_queue import ON_THE_WAY, FactQueue
@@ -43,6 +43,8 @@ from comfy_serverless.graph.nodes import SMALLEST_GRAPH, TEXT_JOINER, loaders_in
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from comfy_serverless.connector.process import ComfyProcess
 
 logger = logging.getLogger(__name__)
 
@@ -351,9 +353,19 @@ class WorkflowRun:
         )
         outcome = runner.run(graph, extra_data=self._extra_data)
         outcome = replace(outcome, timings=self._told(outcome.timings, gauge))
+        if outcome.error is not None and process is not None and process.starts == runner.generation:
+            outcome = replace(outcome, error=self._with_reason(outcome.error, collector.last_begun, process))
         if outcome.engine_is_broken:
             self._engine.replace(runner.generation)
         return outcome
+
+    def _with_reason(self, error: ComfyError, last_begun: str | None, process: ComfyProcess) -> ComfyError:
+        """The error, or the one that says why ComfyUI has ended, if its own words do."""
+        node = None if last_begun is None else self.graph.get(last_begun)
+        if last_begun is None or node is None:
+            return error
+        lines = process.output.lines()
+        return unsendable.explained(error, lines, node_id=last_begun, class_type=str(node["class_type"]))
 
     def _told(self, timings: Timings, gauge: PeakGauge | None) -> Timings:
         """The times of an attempt by the nodes of the graph that was given, without those that we have added."""

@@ -32,6 +32,11 @@ class Writers:
         """Note that a node has begun, in seconds since the epoch."""
         self._began.append((at_s, identify_node(self._graph, node_id).node_id))
 
+    @property
+    def last(self) -> str | None:
+        """The node that began last; None if none was seen."""
+        return self._began[-1][1] if self._began else None
+
     def silent(self, speaking: Collection[str]) -> list[str]:
         """The nodes that ran for what they leave, and are not among those that have left something."""
         ran = {node for _, node in self._began}

@@ -215,8 +215,13 @@ class Job(_Document):
         """The job as the answer to a request that asks for this: it says so if it was made of something else."""
         if self.request_sha256 is None or asked_sha256 is None or self.request_sha256 == asked_sha256:
             return self
+        return self.of_another()
+
+    def of_another(self) -> Job:
+        """The job as the answer to another request than it was made of: it says so."""
+        what = "job" if self.completed_at is None else "outcome"
         other = (
-            f"job_id {self.id} has been used for another request: this is the outcome of that one, and nothing was "
+            f"job_id {self.id} has been used for another request: this is the {what} of that one, and nothing was "
             "run. Send the request again with another job_id, or without one."
         )
         return self.model_copy(update={"warnings": first_warnings([other, *self.warnings])})

@@ -207,11 +207,13 @@ class LineRequest(NamedTuple):
     Attributes:
         is_of_place: whether its id is that of the line's place, which is not in the line itself.
         is_plain: whether workers of every release read the line as we do (`named_lines`).
+        asked_sha256: of what it asks for, if it names its job itself (`JobRequest.digest`).
     """
 
     request: JobRequest
     is_of_place: bool
     is_plain: bool
+    asked_sha256: str | None = None
 
 
 def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool] | None, owner: str = "") -> LineRequest:
@@ -226,7 +228,7 @@ def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool] | None
     request, canonical = _request_and_text(document, JobRequest.parse)
     plain = is_plain(line, document)
     if request.job_id is not None:
-        return LineRequest(request, is_of_place=False, is_plain=plain)
+        return LineRequest(request, is_of_place=False, is_plain=plain, asked_sha256=request.digest())
     job_id, content = id_of_text(canonical, owner=owner), line.content or b""
     may_be_random = draws is not None and (isinstance(request.workflow, str) or may_draw(content))
     is_of_place = draws is not None and may_be_random and asks_for_chance(request, draws=draws)

@@ -78,6 +78,7 @@ class JobItem:
     output_places: str | None = None  # of the outputs in the result's order, as text: thousands of them must fit
     key_id: str | None = None  # the API key it was submitted with, for the counters of usage; None for none
     output_names: str | None = None  # their paths beside the result, a line each (`named_outputs`)
+    asked_sha256: str | None = None  # what was asked for under an id that its caller chose (`JobRequest.digest`)
     shown_json: str | None = None  # what lists show of an ended job (`table.shown`); older releases wrote none
 
     @classmethod

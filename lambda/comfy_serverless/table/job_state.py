@@ -33,6 +33,10 @@ class JobExists(Exception):
     asked_sha256: str | None = None
 
 
+class UsedForAnother(JobExists):
+    """The job of this id was made of another request of the same owner."""
+
+
 class LeaseLost(Exception):
     """The run does not own the job: it has ended, or another run has taken it over."""
 
@@ -49,6 +53,8 @@ class NewJob:
         line: see `JobItem`.
         trace: the span that its run is a child of; None if it is in no trace.
         is_rerunnable, release, version, key_id: see `JobItem`.
+        asked_sha256: of what is asked for (`JobRequest.digest`), before names lead anywhere and files have addresses;
+            None if the id is one that we have made.
     """
 
     job_id: str
@@ -65,6 +71,7 @@ class NewJob:
     trace: Trace | None = None
     version: int = 1
     key_id: str = ""
+    asked_sha256: str | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def waiting(self, *, keeper: str, keeper_due: int) -> JobState:
@@ -94,6 +101,7 @@ class NewJob:
             trace=self.trace.fields() if self.trace else None,
             version=self.version,
             key_id=self.key_id or None,
+            asked_sha256=self.asked_sha256,
         )
 
 
@@ -175,6 +183,10 @@ class JobState(JobItem):
     def lease_ended(self) -> bool:
         """Whether its lease is over: its keeper (worker, queue or webhook) has not acted in time."""
         return self.keeper_due is not None and self.keeper_due < now_s()
+
+    def is_of_another(self, asked_sha256: str | None) -> bool:
+        """Whether it is known that it was made of another request than this one: see `NewJob.asked_sha256`."""
+        return asked_sha256 is not None and self.asked_sha256 not in (None, asked_sha256)
 
     def outputs_beside(self, result: str) -> tuple[str, ...] | None:
         """The addresses of its outputs, which are beside its result; None if only their own items say them."""

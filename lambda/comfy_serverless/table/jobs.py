@@ -50,7 +50,7 @@ from comfy_serverless.table.job_item import (
     output_item,
     stored_document,
 )
-from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
+from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob, UsedForAnother
 from comfy_serverless.table.shown import shown_json
 from comfy_serverless.table.turns import Turns
 from comfy_serverless.table.usage_items import Account, counted
@@ -110,7 +110,9 @@ class JobStore(WaitingJobs):
     def submit_of_batch(self, job: NewJob) -> JobState:
         """Write a job of a batch, or that this batch wants it too, before it is sent. Returns it as it is.
 
-        Raises JobExists: another owner has a job of this id.
+        Raises:
+            UsedForAnother: the job of this id was made of another request, and stays as it is.
+            JobExists: another owner has a job of this id.
         """
         state = job.waiting(keeper=QUEUED_BATCH, keeper_due=now_s() + IN_QUEUE_S)
         free = "attribute_not_exists(pk) OR #expires < :now"  # what has expired is deleted some time after the moment
@@ -122,13 +124,20 @@ class JobStore(WaitingJobs):
 
     def _join(self, job: NewJob) -> JobState:
         """Add a batch to a job: the same line was in another batch, or this one is read once more."""
+        condition, values = f"attribute_exists(#batches) AND #owner = :owner AND {UNBEGUN}", {"owner": job.owner}
+        if job.asked_sha256 is not None:
+            # The very same line asks for the same, whatever the release that first read it made of it.
+            condition += " AND (attribute_not_exists(#asked_sha256) OR #asked_sha256 = :asked OR #request = :request"
+            condition += ")" if job.line is None else " OR #line = :line)"
+            values |= {"asked": job.asked_sha256, "request": job.request_uri}
+            values |= {} if job.line is None else {"line": job.line}
         change = job_update(
             job.job_id,
             assign=sent_again(),
             add={"batches": {str(job.batch)}},
             remove=["was_parked"],  # it is sent, whatever is wanted of the other batch
-            condition=f"attribute_exists(#batches) AND #owner = :owner AND {UNBEGUN}",
-            values={"owner": job.owner, **UNBEGUN_VALUES},
+            condition=condition,
+            values={**values, **UNBEGUN_VALUES},
         )
         try:
             return JobState.from_item(self._table.update(change))
@@ -138,6 +147,9 @@ class JobStore(WaitingJobs):
             standing = JobState.from_item(failure.item)
             if standing.owner != job.owner:
                 raise JobExists(job.job_id) from None
+            is_same_line = standing.request == job.request_uri or (job.line is not None and standing.line == job.line)
+            if standing.is_of_another(job.asked_sha256) and not is_same_line:
+                raise UsedForAnother(job.job_id) from None
             return standing
 
     def withdraw(self, job: NewJob) -> None:

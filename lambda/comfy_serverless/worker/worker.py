@@ -373,7 +373,7 @@ class Worker:
             if time.monotonic() >= record.latest:
                 raise DeadlineExceeded("another process had ComfyUI's folders until the job's time was over.")
 
-        with self._engine.hold_folders(check), ExitStack() as shown:
+        with self._engine.hold_folders(check, owner=running.owner), ExitStack() as shown:
             for one in brought:
                 shown.callback(one.release)
                 one.show(record.deadline)

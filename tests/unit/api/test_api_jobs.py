@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.aws.dynamodb import Update
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import Progress as Snapshot
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.table.job_item import JOB, job_pk
 from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
@@ -326,6 +328,33 @@ def test_generate_tells_whoever_sends_another_request_under_a_used_job_id(api: A
     told, _ = generate(api, job_id="poster", set={"3.steps": 6}).json["warnings"]
     assert "has been used for another request" in told
     assert api.messages() == []
+
+
+def test_generate_tells_it_at_once_while_the_job_waits_or_runs_and_once_it_has_ended(api: ApiWorld) -> None:
+    generate(api, job_id="poster", set={"3.steps": 5})
+    for status in (202, 202, 200):
+        same = generate(api, job_id="poster", set={"3.steps": 5}, metadata={"of": "today"})
+        other = generate(api, job_id="poster", set={"3.steps": 6})
+        assert (same.status, other.status) == (status, status)
+        assert not any("another request" in warning for warning in same.json["warnings"])
+        (told,) = (warning for warning in other.json["warnings"] if "has been used for another request" in warning)
+        assert ("the job of that one" in told) is (status == 202)
+        if status == 200:
+            break
+        if other.json["status"] == "running":
+            assert api.services.jobs.finish("poster", ended("poster"), run="run", webhook=False, places=range(0))
+        else:
+            assert api.services.jobs.begin("poster", run="run").state is not None
+    assert len(api.messages()) == 1
+
+
+def test_generate_tells_nothing_of_a_job_of_an_older_release_that_has_not_ended(api: ApiWorld) -> None:
+    generate(api, job_id="poster", set={"3.steps": 5})
+    change = Update(
+        pk=job_pk("poster"), sk=JOB, assign={}, remove=["asked_sha256"], condition="attribute_exists(asked_sha256)"
+    )
+    assert api.services.table.try_update(change)
+    assert generate(api, job_id="poster", set={"3.steps": 6}).json["warnings"] == []
 
 
 @pytest.mark.parametrize(

@@ -391,3 +391,19 @@ def test_a_line_that_names_a_bucket_which_is_not_listed_is_refused_as_any(
         assert summary["codes"] == {"missing_asset": 1}
         assert "InputBuckets" in rows[1]["message"]
         assert S3Address.parse(rows[1]["result"]).bucket == "results-bucket"
+
+
+def test_a_line_with_an_id_of_its_own_asks_by_name_for_the_same_whatever_the_name_means(named: Named) -> None:
+    named.push(steps=1)
+    own = {"job_id": "fox", "workflow": "poster", "inputs": {"prompt": "a fox"}}
+    first = named.world.begin(json.dumps(own).encode(), "batches/first.jsonl")
+    named.world.read_all()
+    named.push(steps=2)
+    other = {**own, "inputs": {"prompt": "a hare"}}
+    second = named.world.begin(f"{json.dumps(own)}\n{json.dumps(other)}".encode(), "batches/second.jsonl")
+    named.world.read_all()
+    assert named.bad(first) == {}
+    assert list(named.bad(second)) == [2]
+    assert "has been used for another request" in named.bad(second)[2]
+    ((labels, _),) = named.jobs().values()
+    assert labels["version"] == "1"

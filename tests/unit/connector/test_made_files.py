@@ -319,6 +319,65 @@ def test_two_runs_of_the_machines_owner_at_once_have_each_its_own(engine: Engine
     assert [file.place.name for file in second.unclaimed()] == ["late.txt"], "now it is alone"
 
 
+def quick(engine: Engine, name: str, run: LocalFiles) -> None:
+    """A file of a run's first moment: the file system's clock lags behind, and ComfyUI says whole ms."""
+    engine.write(f"output/{name}")
+    run.begin((engine.folders["output"] / name).stat().st_ctime)
+
+
+def test_a_quick_file_is_the_runs_although_others_wait_if_none_was_at_work_just_before(engine: Engine) -> None:
+    first, second = (LocalFiles(engine.folders, engine.remembered, view=_nothing) for _ in range(2))
+    first.begin(time.time())
+    time.sleep(0.02)
+    engine.write("output/a.txt")
+    time.sleep(0.02)
+    first.end(time.time())
+    assert [file.place.name for file in first.unclaimed()] == ["a.txt"]
+    time.sleep(0.05)
+    quick(engine, "quick.txt", second)
+    second.end(time.time() + 0.01)
+    assert [file.place.name for file in second.unclaimed()] == ["quick.txt"]
+    assert second.claim(output("a.txt"), cached=False) is None
+
+
+def test_a_quick_file_that_may_be_either_ones_is_nobodys_and_is_named(engine: Engine) -> None:
+    first, second = (LocalFiles(engine.folders, engine.remembered, view=_nothing) for _ in range(2))
+    first.begin(time.time())
+    time.sleep(0.05)
+    quick(engine, "quick.txt", second)
+    first.end((engine.folders["output"] / "quick.txt").stat().st_ctime)
+    second.end(time.time() + 0.01)
+    for run in (first, second):
+        assert run.unclaimed() == []
+        assert "'quick.txt'" in run.nothing
+        assert "no file has appeared" not in run.nothing
+
+
+def test_a_run_whose_end_is_not_known_yet_may_still_write(engine: Engine) -> None:
+    first, second = (LocalFiles(engine.folders, engine.remembered, view=_nothing) for _ in range(2))
+    first.begin(time.time())
+    time.sleep(0.05)
+    quick(engine, "quick.txt", second)
+    second.end(time.time() + 0.01)
+    assert second.unclaimed() == []
+    first.leave()  # it has broken off, long before the next one
+    time.sleep(0.05)
+    third = LocalFiles(engine.folders, engine.remembered, view=_nothing)
+    quick(engine, "of the third.txt", third)
+    second.leave()
+    assert [file.place.name for file in third.unclaimed()] == ["of the third.txt"]
+
+
+def test_what_was_there_before_a_run_in_company_is_not_its_own(engine: Engine) -> None:
+    first = LocalFiles(engine.folders, engine.remembered, view=_nothing)
+    engine.write("output/of another client.txt")
+    second = LocalFiles(engine.folders, engine.remembered, view=_nothing)
+    second.begin(time.time())
+    second.end(time.time() + 0.01)
+    assert second.unclaimed() == []
+    first.leave()
+
+
 def test_a_file_of_the_first_moment_is_the_runs_and_one_of_the_moment_before_it_is_not(engine: Engine) -> None:
     engine.write("output/of another client.txt")
     run = LocalFiles(engine.folders, engine.remembered, view=_nothing)

@@ -62,3 +62,13 @@ def test_what_is_asked_for_is_all_that_counts() -> None:
     plain = JobRequest.parse(request())
     assert plain.digest() == JobRequest.parse(request(job_id="job-2", metadata={"a": "b"})).digest()
     assert plain.digest() != JobRequest.parse(request(set={"9.filename_prefix": "x"})).digest()
+
+
+def test_every_release_makes_the_same_of_a_request() -> None:
+    """It is kept with jobs: another digest of the same request would call a line that is sent again another one."""
+    asked = {"workflow": {"1": {"class_type": "A", "inputs": {"a": 1}}}, "set": {"1.a": -1}, "inputs": {"1.b": "a.png"}}
+    models = [{"folder": "loras", "url": "https://x.example/a.safetensors", "sha256": "0" * 64}]
+    assert JobRequest.parse(asked).digest() == "66b7ba6ea2a9d3dd6b159afcfbf3b2ce68f7501a3b9f52f11709c6b0f4809c9c"
+    assert JobRequest.parse({**asked, "models": models}).digest() == (
+        "ff1fe6a50e65db91d94dfc1994b0fcc0dfd938f5bc949343d0f5d0aff2e27d5f"
+    )

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from comfy_serverless.batches.owned import IdsOfLines
 from comfy_serverless.cli.batches.by_name import Inputs, inputs_of
 from comfy_serverless.cli.habits import counted
 from comfy_serverless.cli.paths import is_file, local_path
@@ -236,6 +237,7 @@ def check(
     """
     findings = Findings()
     first_lines: dict[str, int] = {}
+    ids = IdsOfLines()
     unknown: Counter[str] = Counter()
     standing: Counter[str] = Counter()
     named: Counter[str] = Counter()
@@ -245,7 +247,9 @@ def check(
             continue
         findings.requests += 1
         try:
-            request, is_of_place, _ = request_at(line, batch_id="", draws=workflows.draws)
+            found = request_at(line, batch_id="", draws=workflows.draws)
+            request = found.request
+            ids.check(found, line.number)
             refuse_unkept(request.extra_data)
             judged = _judged(
                 request, workflows, input_bucket=input_bucket, uploads=uploads, knows_uploads=knows_uploads
@@ -260,7 +264,7 @@ def check(
         standing.update(judged.standing)
         named.update(judged.named)
         converted += judged.is_converted
-        findings.drawn += is_of_place
+        findings.drawn += found.is_of_place
         if isinstance(request.workflow, str) and not is_address(request.workflow):
             unknown[request.workflow] += workflows.find(request.workflow) is None
         first = first_lines.setdefault(str(request.job_id), line.number)

@@ -61,7 +61,7 @@ class Filled:
     Attributes:
         surplus: the values of the file that no widget takes.
         dropped: the linked inputs of the file that the class does not have.
-        is_by_name: whether values went to inputs by their names, because their positions are those of another version.
+        is_shifted: whether the file names its values otherwise: it was saved with another version of the class.
     """
 
     inputs: list[Input]
@@ -69,7 +69,7 @@ class Filled:
     widgets: dict[str, Widget] = field(default_factory=dict)
     surplus: list[Any] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    is_by_name: bool = False
+    is_shifted: bool = False
 
     _by_link: dict[LinkId, int] | None = None
     _by_name: dict[str, int] | None = None
@@ -108,8 +108,8 @@ def as_saved(node: Node) -> Filled:
 def filled(node: Node, node_class: NodeClass) -> Filled:
     """A node with what the file has for its class.
 
-    Position decides which value is whose, unless the file has names and they say otherwise: then it was saved with
-    another version of the class, and each value goes to the input of its name.
+    Position decides which value is whose, as in the editor, which reads no names by default: a file that names its
+    values otherwise was saved with another version of the class, and means something else there, too.
     """
     if node_class.is_stand_in:
         return _filled(node, node_class, _ByName(told_values(node) or {}))
@@ -117,10 +117,7 @@ def filled(node: Node, node_class: NodeClass) -> Filled:
         return _filled(node, node_class, _ByName(node.values))
     source = _List(without_dummies(node.values or [], node_class), node.names)
     result = _filled(node, node_class, source)
-    if not source.is_shifted:
-        return result
-    result = _filled(node, node_class, _ByName(told_values(node) or {}))
-    result.is_by_name = True
+    result.is_shifted = source.is_shifted
     return result
 
 

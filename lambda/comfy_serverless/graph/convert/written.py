@@ -136,9 +136,11 @@ class Writer:
         guessed = [name for name in inputs if not filled.widgets[name].is_given]
         if guessed:
             self._scene.findings.warn(f"{its}: the file has no value, so the default is taken: {_listed(guessed)}")
-        if filled.is_by_name:
+        if filled.is_shifted:
             self._scene.findings.warn(
-                f"{its}: the file was saved with another version of this class: each value goes to the input it names"
+                f"{its}: the file was saved with another version of this class, and names its values otherwise: "
+                "they are taken in their order, as the editor does, and may be at the wrong inputs (set them there, "
+                "and save it again)"
             )
         if any(value not in (None, "") for value in filled.surplus):
             count = len(filled.surplus)

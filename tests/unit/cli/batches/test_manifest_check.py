@@ -112,6 +112,14 @@ def test_equal_lines_are_told_and_lines_that_draw_are_none_of_them(tmp_path: Pat
     assert found.drawn == 3
 
 
+def test_a_line_with_the_id_of_one_that_asks_for_something_else_would_fail(tmp_path: Path) -> None:
+    own = {"workflow": "thumbnail", "job_id": "fox", "set": {"ImageScale.width": 3}}
+    other = {**own, "set": {"ImageScale.width": 4}}
+    found = judged(tmp_path, own, other, own)
+    assert [(one.line, "that of line 1" in one.text) for one in found.problems] == [(2, True)]
+    assert found.duplicates == [(3, 1)]
+
+
 def test_a_name_that_is_not_known_here_is_told_and_not_refused(tmp_path: Path) -> None:
     found = judged(tmp_path, *[{"workflow": "of_the_image"}] * 2, known=None)
     assert found.bad == 0

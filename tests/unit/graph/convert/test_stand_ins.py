@@ -162,10 +162,10 @@ def painted(names: list[str], values: list[Any]) -> tuple[dict[str, Any], tuple[
     return conversion.graph["1"]["inputs"], conversion.warnings
 
 
-def test_values_of_another_version_of_a_class_go_to_the_inputs_of_their_names() -> None:
+def test_values_of_another_version_of_a_class_are_taken_in_their_order_as_the_editor_does_and_that_is_said() -> None:
     names = ["text", "size", "seed", "control_after_generate", "cfg"]
     inputs, warnings = painted(names, ["a fox", "2k", 7, "randomize", 8])
-    assert inputs == {"text": "a fox", "seed": 7, "cfg": 8}
+    assert inputs == {"text": "a fox", "seed": "2k", "cfg": "randomize"}
     assert any("saved with another version of this class" in warning for warning in warnings)
 
 

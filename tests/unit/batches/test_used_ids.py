@@ -1,0 +1,229 @@
+"""A job id counts for one request: a line or a drop that asks for another thing under it fails, and says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from comfy_serverless.aws.dynamodb import Update
+from comfy_serverless.batches.batch import Batch
+from comfy_serverless.batches.fates import fates
+from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.lines import lines_of
+from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.settings import Settings
+from comfy_serverless.table.job_item import JOB, job_pk
+from tests.unit.batch_world import GRAPH, RESULTS, World
+from tests.unit.jobs_table import aws
+from tests.unit.owned_batches import Batches, batches_world
+from tests.unit.owned_batches import line as line_of_owner
+
+USED = "has been used for another request"
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
+    with aws() as session:
+        yield World(session)
+
+
+@pytest.fixture
+def owned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batches]:
+    with batches_world(monkeypatch) as made:
+        yield made
+
+
+def line(width: int, *, job_id: str = "fox", **more: Any) -> str:
+    return json.dumps({"job_id": job_id, "workflow": GRAPH, "set": {"1.width": width}, **more})
+
+
+def through(world: World, *lines: str, key: str = "batches/many.jsonl") -> Batch:
+    """A manifest of these lines that is read, run and reported."""
+    batch = world.begin("\n".join(lines).encode(), key)
+    world.read_all()
+    world.work()
+    return world.look(batch)
+
+
+def rows_of(world: World, batch: Batch) -> list[tuple[str, str, str]]:
+    _, rows, _ = world.report(batch)
+    return [(row["status"], row["duplicate_of"], row["message"]) for row in rows]
+
+
+def bad_text(world: World, batch: Batch) -> list[str]:
+    body = world.s3.get_object(Bucket=RESULTS, Key=f"batches/{batch.id}.bad.jsonl")["Body"].read().decode()
+    return body.splitlines()
+
+
+@pytest.mark.parametrize("chunk", [1, 200], ids=["read apart", "read together"])
+def test_lines_of_one_id_that_ask_for_other_things_are_told_which_line_has_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("comfy_serverless.batches.reading.CHUNK_LINES", chunk)
+    batch = through(world, line(1), line(2), line(1, metadata={"of": "today"}), "", line(3), line(4, job_id="hare"))
+    summary, rows, failed = world.report(batch)
+    assert [(row["line"], row["status"], row["duplicate_of"]) for row in rows] == [
+        ("1", "succeeded", ""),
+        ("2", "bad", ""),
+        ("3", "succeeded", "1"),
+        ("5", "bad", ""),
+        ("6", "succeeded", ""),
+    ]
+    assert {(row["code"], row["result"], row["outputs"]) for row in rows if row["status"] == "bad"} == {
+        ("invalid_request", "", "")
+    }
+    told = [row["message"] for row in rows if row["status"] == "bad"]
+    assert all(USED in message and message.endswith("It is that of line 1.") for message in told)
+    assert [one["message"] for one in summary["first_failures"]] == told
+    assert (summary["statuses"], summary["bad_lines"], summary["duplicates"]) == ({"succeeded": 2}, 2, 1)
+    assert failed == []
+    assert bad_text(world, batch) == [line(2), line(3)]
+    assert [(one.line, USED in one.message) for one in world.batches.bad_lines(batch.id)] == [(2, True), (5, True)]
+    progress = world.batches.progress(batch)
+    assert (progress.bad, progress.duplicates) == (2, 1)
+
+
+def test_lines_of_two_manifests_are_told_as_well(world: World) -> None:
+    through(world, line(1), key="batches/first.jsonl")
+    second = through(world, line(2), line(1), key="batches/second.jsonl")
+    (bad, _, message), (same, _, _) = rows_of(world, second)
+    assert (bad, same) == ("bad", "succeeded")
+    assert USED in message
+    assert "of line" not in message, "no line of this manifest has it"
+    waiting = world.jobs.read("fox")
+    assert waiting is not None
+    assert second.id not in waiting.batches, "and the job of the other is left as it is"
+
+
+def test_a_line_that_waits_is_not_joined_by_one_that_asks_for_another_thing(world: World) -> None:
+    world.begin(line(1).encode(), "batches/first.jsonl")
+    world.read_all()
+    second = world.begin(line(2).encode(), "batches/second.jsonl")
+    world.read_all()
+    standing = world.jobs.read("fox")
+    assert standing is not None
+    assert second.id not in standing.batches
+    assert len(world.messages("batches")) == 1
+
+
+def test_a_line_that_is_read_again_is_the_same_line(world: World) -> None:
+    batch = world.begin("\n".join([line(1), line(2)]).encode())
+    world.read_all()
+    for is_begun in (False, True):
+        if is_begun:
+            world.work()
+        lines = list(lines_of(["\n".join([line(1), line(2)]).encode()]))
+        (bad,) = world.keeper.submit(batch, lines, draws=None)
+        assert bad.offset == lines[1].offset
+
+
+def test_the_same_line_is_never_told_so_whatever_another_release_makes_of_it(world: World) -> None:
+    batch = world.begin(line(1).encode())
+    world.read_all()
+    world.table.update(
+        Update(
+            pk=job_pk("fox"), sk=JOB, assign={"asked_sha256": "of another release"}, condition="attribute_exists(pk)"
+        )
+    )
+    lines = list(lines_of([line(1).encode()]))
+    assert world.keeper.submit(batch, lines, draws=None) == []
+    world.work()
+    assert world.keeper.submit(batch, lines, draws=None) == []
+    assert rows_of(world, world.look(batch)) == [("succeeded", "", "")]
+
+
+def test_jobs_of_older_releases_do_not_say_what_they_were_asked_and_are_told_as_before(world: World) -> None:
+    world.begin(line(1).encode(), "batches/first.jsonl")
+    world.read_all()
+    change = Update(pk=job_pk("fox"), sk=JOB, assign={}, remove=["asked_sha256"], condition="attribute_exists(pk)")
+    world.table.update(change)
+    second = through(world, line(2), key="batches/second.jsonl")
+    assert rows_of(world, second) == [("succeeded", "", "")]
+
+
+@pytest.mark.parametrize("first_is", ["drop", "line"])
+def test_a_drop_and_a_line_are_told_and_the_same_request_is_one_job(world: World, first_is: str) -> None:
+    if first_is == "line":
+        through(world, line(1), key="batches/first.jsonl")
+    dropped = {width: world.drop(f"jobs/{width}.json", line(width).encode()) for width in (1, 2)}
+    for width in (1, 2, 2):  # events come twice
+        world.drops.drop(dropped[width])
+    other = world.jobs.read(dropped[2].default_id)
+    assert other is not None
+    assert other.status is JobStatus.FAILED
+    error = other.document().error
+    assert error is not None
+    assert (error.code, USED in error.message) == ("invalid_request", True)
+    assert other.labels["source"] == str(dropped[2].address)
+    assert world.jobs.read(dropped[1].default_id) is None, "which is the job that it names"
+    if first_is == "drop":
+        second = world.begin("\n".join([line(3), line(1)]).encode(), "batches/second.jsonl")
+        world.read_all()
+        (told, same) = (
+            fate
+            for part in world.batches.ranges(second.id)
+            for chunk in fates(world.s3, world.jobs, second, part, reserved=Reserved.of(Settings()))
+            for fate in chunk.lines
+        )
+        assert USED in told.problem
+        assert same.state is not None
+
+
+def test_a_drop_under_the_id_of_another_owner_has_an_outcome_of_its_own(world: World) -> None:
+    world.drops.drop(world.drop("jobs/1.json", line(1).encode()))
+    theirs = Update(pk=job_pk("fox"), sk=JOB, assign={"owner": "rivals"}, condition="attribute_exists(pk)")
+    world.table.update(theirs)
+    dropped = world.drop("jobs/2.json", line(1).encode())
+    world.drops.drop(dropped)
+    other = world.jobs.read(dropped.default_id)
+    assert other is not None
+    error = other.document().error
+    assert error is not None
+    assert "is taken" in error.message
+
+
+def test_a_refused_line_is_told_as_well(world: World) -> None:
+    foreign = {"inputs": {"1.image": "s3://theirs/fox.png"}}
+    through(world, line(1), key="batches/first.jsonl")
+    second = through(world, line(2, **foreign), key="batches/second.jsonl")
+    ((status, _, message),) = rows_of(world, second)
+    assert (status, USED in message) == ("bad", True)
+
+
+def test_lines_with_random_seeds_that_are_equal_are_one_job_under_one_id(world: World) -> None:
+    sampler = {**GRAPH, "3": {"class_type": "KSampler", "inputs": {"seed": -1}}}
+    both = [json.dumps({"job_id": "fox", "workflow": sampler})] * 2
+    assert rows_of(world, through(world, *both)) == [("succeeded", "", ""), ("succeeded", "1", "")]
+
+
+# Over the API.
+
+
+def test_lines_of_an_owner_are_checked_for_it_and_told_if_they_are_sent_all_the_same(owned: Batches) -> None:
+    lines = [line_of_owner(1, job_id="fox"), line_of_owner(2, job_id="fox"), line_of_owner(1, job_id="fox")]
+    refused = owned.post({"name": "many", "lines": lines})
+    assert refused.code == "invalid_request"
+    assert [one["field"] for one in refused.json["error"]["details"]["errors"]] == ["lines.2"]
+    assert "that of line 1" in refused.text
+    owned.post({"name": "many", "lines": lines, "force": True})
+    owned.follow_orders()
+    owned.work()
+    owned.look("many")
+    done = owned.get("many")
+    assert (done["succeeded"], done["bad"], done["duplicates"]) == (1, 1, 1)
+    assert USED in done["first_failures"][0]["message"]
+
+
+def test_generate_and_a_line_are_one_job_if_they_ask_for_the_same(owned: Batches) -> None:
+    body = {**line_of_owner(1), "wait_s": 0}
+    assert owned.request("POST", "/generate", body={**body, "job_id": "fox"}, owner="team").status == 202
+    owned.post(
+        {"name": "many", "lines": [line_of_owner(1, job_id="fox"), line_of_owner(2, job_id="fox")], "force": True}
+    )
+    owned.follow_orders()
+    progress = owned.get("many")
+    assert (progress["queued"], progress["bad"]) == (1, 1)
