@@ -1,6 +1,6 @@
 """A program that SageMaker could start, and that does what the body of each invocation says: `python … PORT FOLDER`.
 
-    sleep_s    before the answer
+    holds      answers no sooner than the files `held` and `held-NUMBER`, of its delivery, are not in the folder
     status     of the answer; 200 otherwise
     bare       no Content-Length
     dies       ends itself, at so many first deliveries
@@ -56,7 +56,8 @@ class Handler(BaseHTTPRequestHandler):
         if wish.get("sickens") and count == 1:
             State.is_sick = True
             time.sleep(3600)
-        time.sleep(wish.get("sleep_s", 0))
+        while wish.get("holds") and any((FOLDER / held).exists() for held in ("held", f"held-{count}")):
+            time.sleep(0.01)
         with LOCK:
             State.at_once -= 1
         answer = {

@@ -82,6 +82,12 @@ class World:
         until(lambda: len(self.told) >= count, within_s=within_s)
         return self.told
 
+    def hold(self, name: str = "held") -> Path:
+        """What invocations that hold wait for, until it is unlinked."""
+        held = self.folder / name
+        held.touch()
+        return held
+
     def answer(self, sent: Mapping[str, Any]) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.s3.content[sent["OutputLocation"]])
         return document
@@ -173,9 +179,11 @@ def test_capacity_takes_its_time(world: Make) -> None:
 
 def test_no_instance_has_more_in_flight_than_it_may_and_both_kinds_count_as_backlog(world: Make) -> None:
     with world(in_flight=2) as here:
-        sent = [here.invoke({"sleep_s": 0.3}) for _ in range(5)]
+        held = here.hold()
+        sent = [here.invoke({"holds": True}) for _ in range(5)]
         until(lambda: here.endpoint.waiting == 3)
         assert here.endpoint.backlog == 5
+        held.unlink()
         here.ends(5)
         assert {here.answer(one)["at_once"] for one in sent} == {1, 2}
         until(lambda: here.endpoint.backlog == 0)
@@ -183,7 +191,10 @@ def test_no_instance_has_more_in_flight_than_it_may_and_both_kinds_count_as_back
 
 def test_there_are_as_many_instances_as_the_backlog_needs(world: Make) -> None:
     with world(in_flight=1, max_instances=2) as here:
-        sent = [here.invoke({"sleep_s": 0.7}) for _ in range(4)]
+        held = here.hold()
+        sent = [here.invoke({"holds": True}) for _ in range(4)]
+        until(lambda: here.endpoint.waiting == 2)
+        held.unlink()
         here.ends(4)
         assert len({here.answer(one)["pid"] for one in sent}) == 2
         assert len(here.started) == 2
@@ -211,8 +222,10 @@ def test_what_waits_too_long_expires_and_never_runs(world: Make) -> None:
 
 def test_what_takes_too_long_has_failed_though_the_container_goes_on(world: Make) -> None:
     with world() as here:
-        sent = here.invoke({"sleep_s": 2}, InvocationTimeoutSeconds=1)
+        held = here.hold()
+        sent = here.invoke({"holds": True}, InvocationTimeoutSeconds=1)
         (told,) = here.ends()
+        held.unlink()
         assert told["invocationStatus"] == "Failed"
         assert b"within 1 s" in here.failure(sent)
         assert here.endpoint.instances[0].is_usable
@@ -220,7 +233,7 @@ def test_what_takes_too_long_has_failed_though_the_container_goes_on(world: Make
 
 def test_an_instance_that_dies_is_replaced_and_its_invocations_are_delivered_again(world: Make) -> None:
     with world() as here:
-        other = here.invoke({"sleep_s": 0.2})
+        other = here.invoke()
         here.ends(1)
         sent = here.invoke({"dies": 1})
         here.ends(2)
@@ -259,10 +272,12 @@ def test_an_instance_that_never_answers_a_ping_is_given_up(world: Make) -> None:
 
 def test_scale_in_ends_a_container_with_sigterm_and_its_work_goes_to_another(world: Make) -> None:
     with world() as here:
-        sent = here.invoke({"sleep_s": 0.5})
+        held = here.hold()
+        sent = here.invoke({"holds": True})
         until(lambda: here.endpoint.waiting == 0)
         (instance,) = here.endpoint.instances
         here.endpoint.scale_in(instance)
+        held.unlink()
         here.ends()
         assert here.started[0].exit_code == -15, "it had no handler"
         assert here.answer(sent)["pid"] == here.started[1].pid
@@ -291,9 +306,15 @@ def test_an_answer_that_is_none_is_a_failure(world: Make, wish: dict[str, Any]) 
 
 def test_an_invocation_can_be_delivered_again_while_it_runs_and_afterwards(world: Make) -> None:
     with world() as here:
-        sent = here.invoke({"sleep_s": 2}, InferenceId="twice")
-        until(lambda: (here.folder / "calls-twice").exists())
+        first, second = here.hold("held-1"), here.hold("held-2")
+        calls = here.folder / "calls-twice"
+        sent = here.invoke({"holds": True}, InferenceId="twice")
+        until(calls.exists)
         here.endpoint.deliver_again("twice")
+        until(lambda: calls.read_text() == "xx")
+        first.unlink()
+        here.ends(1)
+        second.unlink()
         here.ends(2)
         assert (here.answer(sent)["deliveries"], here.answer(sent)["at_once"]) == (2, 2)
         here.endpoint.deliver_again("twice")
