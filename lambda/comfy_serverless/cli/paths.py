@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from urllib.parse import unquote
+
+#: The address of a file of this machine.
+_FILE = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.IGNORECASE | re.DOTALL)
 
 
 def local_path(text: str) -> Path:
-    """The path that a text is, with `~` for a home; as in shells, `~nobody` and `./~` stay what they are."""
+    """The path that a text is, with `~` for a home; as in shells, `~nobody` and `./~` stay what they are.
+
+    A `file:///` address is the path in it, decoded: that is what file managers and browsers give.
+    """
+    if (found := _FILE.fullmatch(text)) is not None:
+        return Path(unquote(found[1]))
     try:
         return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's raises for ~nobody, and takes ./~ for a home
     except ValueError:  # a name that no user can have

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ _PORTS = {"http": 80, "https": 443}
 #: A secret of fewer characters would take half of every message with it.
 _SHORTEST_SECRET = 4
 _HIDDEN = "…"
+#: What stands in an address between that of IPv6 and its zone, the network of this machine that it is in.
+_ZONE = "%25"
+_ZONED = re.compile(r"%25[^\]]*(?=\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Server:
         """
         try:
             parts = urlsplit(url)
-            host = (parts.hostname or "").encode("idna").decode("ascii")
+            host = _unzoned(parts.hostname or "").encode("idna").decode("ascii")
             port = parts.port or _PORTS[parts.scheme]
         except (ValueError, KeyError):  # settings that a program has made, rather than the environment
             raise InvalidSetting("COMFYUI_URL cannot be used: it must be http://host:port") from None
@@ -112,8 +116,9 @@ class Server:
     @property
     def _origin(self) -> str:
         is_default = self.port == _PORTS[self.scheme]
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host if is_default else proxies.host_and_port(self.host, self.port)}"
+        host = self.host.replace("%", _ZONE, 1) if ":" in self.host else self.host
+        bare = f"[{host}]" if ":" in host else host
+        return f"{self.scheme}://{bare if is_default else proxies.host_and_port(host, self.port)}"
 
     def target(self, path: str) -> str:
         """What a request asks for: the path, or the whole address if a proxy has to know it."""
@@ -123,8 +128,12 @@ class Server:
     def http_pool(self, *, connections: int) -> HTTPConnectionPool:
         """The connections for HTTP."""
         manager = proxies.pool_manager(self.proxy, maxsize=connections)
-        pool = manager.connection_from_host(self.host, self.port, scheme=self.scheme)
-        pool.headers = {"Host": self._origin.partition("://")[2], **self.headers}
+        # urllib3 takes a zone as addresses write it, and in brackets.
+        host = f"[{self.host.replace('%', _ZONE, 1)}]" if "%" in self.host else self.host
+        pool = manager.connection_from_host(host, self.port, scheme=self.scheme)
+        # The zone of an address is this machine's name for a network, and nobody else's business (RFC 6874).
+        asked = _ZONED.sub("", self._origin.partition("://")[2])
+        pool.headers = {"Host": asked, **self.headers}
         return pool
 
     def open_socket(self, *, timeout_s: float) -> socket.socket:
@@ -149,6 +158,11 @@ class Server:
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
         return text
+
+
+def _unzoned(host: str) -> str:
+    """The name of a host as sockets take it: an address has `%25` before its zone, they have `%`."""
+    return host.replace(_ZONE, "%", 1) if ":" in host else host
 
 
 def _secrets_of(*values: str | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_problem
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.file_inputs import scheme_of
+from comfy_serverless.graph.file_inputs import missing_in, scheme_of
 from comfy_serverless.redaction import redact_url, redacted
 
 if TYPE_CHECKING:
@@ -214,9 +214,9 @@ def parse(text: str) -> Source:
     scheme = scheme_of(text)
     if kind := _KINDS.get(scheme):
         return kind(text)
-    if scheme:
+    if len(scheme) > 1:
         raise Unusable(f"{scheme}: addresses are not accepted; send {ACCEPTED}")
-    if "." in text or "\\" in text or len(text) < _MIN_BASE64_LENGTH:
+    if scheme or "." in text or "\\" in text or len(text) < _MIN_BASE64_LENGTH:
         raise Unusable(
             f"this is a file name or a word; send {ACCEPTED}. A file that is in ComfyUI's input folder "
             'already belongs in the workflow or in "set"'
@@ -239,7 +239,7 @@ def _s3_source(text: str) -> S3Source:
         address, pin = PinnedAddress.parse("s3" + text[2:])
         key_bytes = len(address.key.encode())
     except (InvalidRequest, UnicodeEncodeError):
-        raise Unusable("is not of the form s3://bucket/key") from None
+        raise Unusable(missing_in(text) or "is not of the form s3://bucket/key") from None
     if address.key.endswith("/"):
         raise Unusable("names a folder, not an object")
     if key_bytes > _MAX_KEY_BYTES:

@@ -106,6 +106,16 @@ def scheme_of(text: str) -> str:
     return match[1].lower() if (match := _SCHEME.match(text)) else ""
 
 
+def missing_in(address: str) -> str:
+    """What an s3:// address lacks, in words; "" if it has all, or is another address."""
+    if scheme_of(address) != "s3" or not is_address(address):
+        return ""
+    bucket, _, key = address[len("s3://") :].partition("/")
+    if bucket and key:
+        return ""
+    return f"names no {'object in its bucket' if bucket else 'bucket'}: it must be s3://BUCKET/KEY"
+
+
 def fetched_addresses(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """The addresses that stand in a graph and are fetched, each with its place in it: `("10.image", "s3://…")`.
 

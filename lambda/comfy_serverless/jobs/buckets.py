@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from comfy_serverless.errors import InvalidRequest, MissingAsset
-from comfy_serverless.graph.file_inputs import as_address, fetched_addresses, is_address, scheme_of
+from comfy_serverless.graph.file_inputs import as_address, fetched_addresses, is_address, missing_in, scheme_of
 from comfy_serverless.jobs.reserved import everything_in
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Buckets:
             graph: of the request, with its `set` applied; None if it is not known yet, and the worker will judge it.
         """
         for where, address in _fetched(request, graph):
+            if not self._may_read(address) and (missing := missing_in(address)):
+                raise InvalidRequest(f"{where} cannot be used: {address[:200]} {missing}.")
             if not self._may_read(address):
                 raise MissingAsset(
                     f"{where} cannot be used: {address[:200]} is in none of the buckets that ALLOWED_INPUT_BUCKETS "

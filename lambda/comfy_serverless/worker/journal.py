@@ -121,7 +121,9 @@ class Journal:
         traced.add_wait(begun.state)
         log.info("the job is begun", run=begun.state.runs)
         with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
-            its_call = replace(call, observer=reporter, is_last_try=begun.is_last, standing=standing)
+            its_call = replace(
+                call, observer=reporter, is_last_try=begun.is_last, standing=standing, is_line=begun.state.is_of_batch
+            )
             outcome = worker.run(source, its_call)
             try:
                 # The reporter goes on meanwhile: the job stays ours however long this takes.

@@ -42,6 +42,7 @@ class Call:
         is_last_try: whether no queue and no caretaker sends the job again.
         observer: follows the job while it runs.
         standing: reads the result that may stand already.
+        is_line: whether it is a line of a batch: nobody reads the warning that a result is another request's.
     """
 
     remaining_s: Callable[[], float] = lambda: math.inf
@@ -50,6 +51,7 @@ class Call:
     is_last_try: bool = False
     observer: Observer = field(default_factory=NobodyWatches)
     standing: ReadStanding = ResultFile.read_before_work
+    is_line: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -210,6 +210,8 @@ class Worker:
             record.result = record.other_place() or record.result  # where the failure can be written
             raise
         if standing is not None and not (standing.job.error and standing.job.error.retryable):
+            if call.is_line:
+                _check_own(record, standing.job)
             return standing.job
         record.replaces = standing
         record.deadline = self._deadline(record, request, call)
@@ -411,3 +413,15 @@ class Worker:
             record.outputs_uri = delivery.write_list([delivered.output for delivered in record.delivered])
         record.delivering_ms = round((time.monotonic() - begun) * 1000)
         return undelivered
+
+
+def _check_own(record: JobRecord, standing: Job) -> None:
+    """Raise InvalidRequest if the result that stands is of another request. It stays; there is no place for ours."""
+    if record.answered(standing) is standing:
+        return
+    place = f" ({record.result.address})" if record.result is not None else ""
+    record.result = None
+    raise InvalidRequest(
+        f"the job_id {record.job_id!r} has been used for another request, whose result stands{place}: choose another, "
+        "or leave it out."
+    )

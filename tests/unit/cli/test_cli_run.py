@@ -151,3 +151,4 @@ def test_files_of_this_machine_and_addresses_are_told_apart() -> None:
     assert wishes.origin("HTTPS://host/x.png") == "HTTPS://host/x.png"
     assert wishes.origin("photo.png") == Path("photo.png")
     assert wishes.origin("~/photo.png") == Path.home() / "photo.png"
+    assert wishes.origin("file:///tmp/a%20fox%23.png") == Path("/tmp/a fox#.png")

@@ -140,3 +140,18 @@ class AnotherConnector(ComfyConnector):
     """Beside the one of this process."""
 
     _instance = None
+
+
+@pytest.mark.parametrize("written", ["http://[fe80::1%25eth0.1]:8188/a", "http://[fe80::1%eth0.1]:8188/a"])
+def test_a_zone_is_this_machines_and_is_written_as_in_addresses(written: str) -> None:
+    server = Server.at(written)
+    assert server.host == "fe80::1%eth0.1", "as sockets take it"
+    assert server.url == "http://[fe80::1%25eth0.1]:8188/a"
+    assert server.websocket_url == "ws://[fe80::1%25eth0.1]:8188/a/ws"
+    pool = server.http_pool(connections=1)
+    assert (pool.host, pool.headers["Host"]) == ("fe80::1%eth0.1", "[fe80::1]:8188")
+
+
+def test_a_percent_sign_in_a_name_is_no_zone() -> None:
+    assert Server.at("http://[::1]:8188").host == "::1"
+    assert Server.at("http://a.example/%25eth0").url == "http://a.example/%25eth0"

@@ -74,6 +74,22 @@ def test_everything_else_is_not(fields: dict[str, Any]) -> None:
     Buckets().check_inputs(request(inputs={"1.image": "s3://any/fox.png"}), GRAPH)
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3:///a.png", "names no bucket"),
+        ("s3://", "names no bucket"),
+        ("S3://theirs/", "names no object in its bucket"),
+        ("s3://theirs", "names no object in its bucket"),
+    ],
+)
+def test_what_an_address_lacks_is_said_before_its_bucket_is_judged(address: str, said: str) -> None:
+    asked = request(inputs={"1.image": address})
+    with pytest.raises(InvalidRequest, match=f"'1.image'.*{said}: it must be s3://BUCKET/KEY") as caught:
+        BUCKETS.check_inputs(asked, GRAPH)
+    assert "InputBuckets" not in caught.value.message
+
+
 def test_an_output_bucket_that_is_not_listed_is_refused_and_what_to_do_is_said() -> None:
     for output in ({}, {"prefix": "x"}, {"bucket": "results"}):
         BUCKETS.check_output(request(output=output))

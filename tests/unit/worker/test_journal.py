@@ -545,3 +545,23 @@ def test_of_very_many_outputs_the_table_has_those_that_the_document_lists(office
     assert document.outputs_total == 30
     items = [*here.table.query_all("#pk = :pk", {"pk": f"job#{job.job_id}"})]
     assert len([item for item in items if item["sk"].startswith("output#")]) <= 10
+
+
+def test_a_line_whose_id_has_the_result_of_another_request_fails(office: Callable[..., Office]) -> None:
+    here = office()
+    first = here.submit()
+    assert here.run(first) is not None
+    (key,) = [key for key in here.world.stored_keys() if key.endswith("/result.json")]
+    content = json.loads(here.world.stored(key))
+    for batches, digest, status in (
+        ({"many"}, content["request_sha256"], JobStatus.SUCCEEDED),
+        ({"many"}, "of another request", JobStatus.FAILED),
+        (None, "of another request", JobStatus.SUCCEEDED),
+    ):
+        job = here.submit()
+        stands = json.dumps({**content, "outputs": [], "request_sha256": digest}).encode()
+        here.world.s3.put_object(Bucket=OUT, Key=f"owners/team/{job.job_id}/result.json", Body=stands)
+        if batches is not None:
+            here.change(job, batches=batches)
+        here.run(job)
+        assert here.state(job).status is status

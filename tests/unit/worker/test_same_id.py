@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.jobs.document import Job
+from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.jobs.document import Job, JobStatus
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.worker.outcomes import Call
 from tests.unit.fakes import OUT, WORKFLOW, FakeEngine, World
 
 Worlds = Callable[..., World]
@@ -42,6 +44,21 @@ def test_another_request_under_a_used_id_is_answered_by_the_first_and_told(
     assert [output.s3_uri for output in again.outputs] == [output.s3_uri for output in first.outputs]
     assert told(again)
     assert not told(first)
+
+
+def test_a_line_of_a_batch_is_not_fulfilled_by_the_result_of_another_request(world: Worlds) -> None:
+    engine = FakeEngine()
+    here = world(engine=engine)
+    here.run(request())
+    stood = here.stored("job-1/result.json")
+    other = here.run(request(set={"9.filename_prefix": "other"}), Call(is_line=True, is_heard=False))
+    assert isinstance(other.error, InvalidRequest)
+    assert (other.job.status, other.job.outputs, other.job.result_uri) == (JobStatus.FAILED, (), None)
+    assert "'job-1' has been used for another request" in str(other.job.error)
+    assert not other.is_recorded
+    assert here.stored("job-1/result.json") == stood, "which stays"
+    same = here.run(request(), Call(is_line=True, is_heard=False)).job
+    assert (same.status, same.warnings) == (JobStatus.SUCCEEDED, ())
 
 
 def test_the_same_request_is_told_nothing_however_it_is_labelled(world: Worlds) -> None:

@@ -39,7 +39,7 @@ def judged(folder: Path, *requests: object, uploads: bool = False, known: Path |
         ({"workflow": "thumbnail", "output": {"bucket": "drops"}}, "is the input bucket"),
         ({"workflow": "thumbnail", "inputs": {"LoadImage.image": "none.jpg"}}, "'none.jpg': there is no such file"),
         ({"workflow": "thumbnail", "inputs": {"LoadImage.image": "gs://b/1.jpg"}}, "gs: addresses are not accepted"),
-        ({"workflow": "thumbnail", "inputs": {"LoadImage.image": "s3://b"}}, "not of the form s3://bucket/key"),
+        ({"workflow": "thumbnail", "inputs": {"LoadImage.image": "s3://b"}}, "names no object in its bucket"),
         ({"workflow": "thumbnail", "inputs": {"LoadImage.image": "here.jpg"}}, "--upload sends it"),
         ({"workflow": "mine.json"}, "--upload sends it"),
         ({"workflow": "ui.json"}, "ui.json: "),
