@@ -95,6 +95,7 @@ class OutputCollector:
     def collect(self, outcome: Outcome) -> tuple[Output, ...]:
         """All outputs of a prompt that has ended, in the order of the graph. Waits a moment for late files."""
         self._cached = frozenset(outcome.cached_nodes)
+        self._files.see_number(outcome.number)
         refused = self._gather(outcome)
         if outcome.error is None:
             refused = self._await(outcome, refused)

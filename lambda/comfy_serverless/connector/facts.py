@@ -223,6 +223,7 @@ class Outcome:
         warnings: what was not made although the prompt was accepted.
         events_missed: whether part of the events, and so of the frames, may have been lost.
         engine_is_broken: whether the engine must be replaced before the next prompt.
+        number: of the submit, which counts those of all clients; None if it is not known.
     """
 
     error: ComfyError | None
@@ -234,6 +235,7 @@ class Outcome:
     timings: Timings
     events_missed: bool
     engine_is_broken: bool
+    number: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -405,4 +405,5 @@ class PromptFollower:
             # A success known only from the history has missed events too: a socket can be open, but silent.
             events_missed=self._events_missed or not story.succeeded,
             engine_is_broken=engine_is_broken,
+            number=self._number,
         )

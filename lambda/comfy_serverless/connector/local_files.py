@@ -62,6 +62,8 @@ class LocalFiles(MadeFiles):
         #: What nodes call a folder: its type, and where it is below that.
         self._subfolders: dict[Path, tuple[str, str]] = {}
         self._has_looked = False
+        #: Whether the prompt before this one may have been another client's, of whose end nothing is known here.
+        self._is_after_strangers = False
         self._own: tuple[Path, ...] = ()
         if keep_in is not None:
             self._own = tuple(folder / JOBS_FOLDER / keep_in.name for folder in self._folders.values())
@@ -89,6 +91,15 @@ class LocalFiles(MadeFiles):
         self._ended_s = at_s
         if self._keep_in is None:
             self.remembered.note_span(self, self._began_s, at_s)
+
+    def see_number(self, number: float | None) -> None:
+        """See MadeFiles. Only the submit just before one tells: prompts are executed in the order of their numbers."""
+        if self._keep_in is not None:
+            return
+        with self.remembered.lock:
+            self._is_after_strangers = number is None or number - 1 not in self.remembered.numbers
+            if number is not None:
+                self.remembered.numbers.append(number)
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
@@ -122,7 +133,7 @@ class LocalFiles(MadeFiles):
         with self.remembered.lock:  # no other run begins meanwhile
             is_alone = self.remembered.runs <= 1
             is_apart = self._keep_in is not None
-            is_strict = self._has_company and not is_apart
+            is_strict = (self._has_company or self._is_after_strangers) and not is_apart
             since_s = self._began_s - _LAG_S
             until_s = self._until_s(is_alone=is_alone)
             there = [
@@ -146,9 +157,11 @@ class LocalFiles(MadeFiles):
         return [file for file in made if file is not None]
 
     def _may_be_anothers(self, state: os.stat_result) -> bool:
-        """Whether a file that has come by this run's end may be of a run of the machine's owner that was before it."""
+        """Whether a file that has come by this run's end may be of a prompt that was before it."""
         came_s = state.st_ctime
-        return came_s < self._began_s + _ROUNDING_S and any(
+        if came_s >= self._began_s + _ROUNDING_S:
+            return False
+        return self._is_after_strangers or any(
             began_s <= came_s + _LAG_S and came_s <= ended_s + _ROUNDING_S
             for run, (began_s, ended_s) in self.remembered.spans.items()
             if run is not self

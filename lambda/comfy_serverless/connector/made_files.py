@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,6 +71,9 @@ class MadeFiles(Protocol):
     def end(self, at_s: float) -> None:
         """Note when it had executed the run, likewise."""
 
+    def see_number(self, number: float | None) -> None:
+        """Note the number of its submit, once it has ended: it tells whether another client's prompt was before it."""
+
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """The file that a node names, if the run has made it; a cached node has made its files in an earlier run."""
 
@@ -93,6 +96,7 @@ class Remembered:
         folders: those that were there when the engine had started; they stay, also when they are empty.
         runs: how many runs are in the engine now. Under the lock.
         spans: when the last runs of the machine's owner have executed, in seconds since the epoch. Under the lock.
+        numbers: those of the last submits, which the engine counts from 0 on, whoever submits. Under the lock.
     """
 
     def __init__(self, folders: Mapping[str, Path] | None = None) -> None:
@@ -106,6 +110,7 @@ class Remembered:
         self.folders: set[Path] = set()
         self.runs = 0
         self.spans: OrderedDict[object, tuple[float, float]] = OrderedDict()
+        self.numbers: deque[float] = deque([-1.0], maxlen=_MAX_SPANS)
         for folder in (folders or {}).values():
             self.changed_files(folder, since_s=math.inf, seen=self.folders)
 

@@ -48,6 +48,9 @@ class RemoteFiles(MadeFiles):
     def end(self, at_s: float) -> None:
         """See MadeFiles. What ComfyUI says of a file is asked when it is named."""
 
+    def see_number(self, number: float | None) -> None:
+        """See MadeFiles. Nothing is found here that no node names."""
+
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
         if place in self._made:

@@ -378,6 +378,24 @@ def test_what_was_there_before_a_run_in_company_is_not_its_own(engine: Engine) -
     first.leave()
 
 
+@pytest.mark.parametrize(("numbers", "is_its_own"), [([4, 5], True), ([4, 6], False), ([4, None], False), ([0], True)])
+def test_a_file_of_the_moment_before_is_the_runs_only_if_no_other_client_was_there(
+    engine: Engine, numbers: list[float | None], is_its_own: bool
+) -> None:
+    *before, number = numbers
+    for earlier in before:
+        run = LocalFiles(engine.folders, engine.remembered, view=_nothing)
+        run.see_number(earlier)
+        run.end(0.0)
+        run.leave()
+    run = LocalFiles(engine.folders, engine.remembered, view=_nothing)
+    engine.write("output/quick.txt")  # this run's, or another client's, whose prompt has just ended
+    run.begin((engine.folders["output"] / "quick.txt").stat().st_ctime + 0.004)
+    run.see_number(number)
+    assert [file.place.name for file in run.unclaimed()] == (["quick.txt"] if is_its_own else [])
+    assert ("quick.txt" in run.nothing) is not is_its_own
+
+
 def test_a_file_of_the_first_moment_is_the_runs_and_one_of_the_moment_before_it_is_not(engine: Engine) -> None:
     engine.write("output/of another client.txt")
     run = LocalFiles(engine.folders, engine.remembered, view=_nothing)
