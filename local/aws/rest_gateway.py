@@ -155,5 +155,6 @@ def _refuse(request: BaseHTTPRequestHandler, status: int, message: str) -> None:
     request.send_response(status)
     request.send_header("Content-Type", "application/json")
     request.send_header("Content-Length", str(len(body)))
+    request.send_header("Connection", "close")
     request.end_headers()
     request.wfile.write(body)

@@ -124,7 +124,7 @@ class Drops:
 
         The drop that brings such an id has its outcome under the id of its place.
         """
-        standing = self.jobs.read_alone(job_id) if job_id is not None else None
+        standing = self.jobs.read(job_id) if job_id is not None else None
         if standing is not None and standing.owner != self.settings.drop_owner:
             raise InvalidRequest(taken(standing.id))
         if standing is not None and standing.is_of_another(asked_sha256):
