@@ -249,6 +249,13 @@ def real(browser: Browser, stack: DevStack, album: Album) -> None:
         guest.ask("PUT", f"/api/v2/workflows/{name}", {"workflow": workflow(name)})
     for name in ("coast", "fjord", "valley", "lagoon"):
         guest.run("thumbnail", {"photo": guest.upload(name), "width": 480, "height": 320}, campaign="autumn")
+    guest.batch(
+        "autumn-thumbnails",
+        [
+            {"workflow": "thumbnail", "inputs": {"photo": guest.upload(name), "width": 480, "height": 320}}
+            for name in ("canyon", "glacier", "pass", "steppe")
+        ],
+    )
     poster = guest.run("photo_poster", {"photo": guest.upload("pass")}, campaign="autumn")
     film = guest.ask(
         "POST", "/api/v2/jobs", {"workflow": panning(guest.upload("steppe")), "metadata": {"kind": "film"}}
@@ -261,6 +268,13 @@ def real(browser: Browser, stack: DevStack, album: Album) -> None:
     album.take(page, "real-job", f"jobs/{poster}")
     album.take(page, "real-failed", f"jobs/{failed}", height=640)
     album.take(page, "real-film", f"jobs/{film['id']}")
+    album.take(page, "real-gallery", "gallery")
+    album.take(page, "real-batch", "batches/autumn-thumbnails")
+    album.take(page, "real-workflow", "workflows/photo_poster")
+    album.take(page, "real-run", "run/photo_poster")
+    admin = Guest(stack.url, stack.keys.create("ops", owner="ops", is_admin=True).text)
+    at_ops = open_console(browser, admin)
+    album.take(at_ops, "real-usage", "usage?by=owner&days=7")
     made = guest.ask("GET", f"/api/v2/jobs/{poster}")["outputs"][0]
     page.evaluate("() => { location.hash = '#/run'; }")
     page.get_by_text("Drop a workflow").wait_for()
