@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfy_serverless.cli.batches.which_place import RULE, is_over_http, place_of, refusals_explained
-from comfy_serverless.cli.habits import FAILED, add_command, counted, label, say
+from comfy_serverless.cli.habits import FAILED, add_command, add_labels, counted, say
 from comfy_serverless.cli.stack import add_stack_option
 
 if TYPE_CHECKING:
@@ -199,9 +199,7 @@ def _add_run_options(run_each: argparse.ArgumentParser) -> None:
     run_each.add_argument(
         "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="set an input (repeat)"
     )
-    run_each.add_argument(
-        "--label", action="append", default=[], type=label, metavar="NAME=VALUE", help="label all jobs (repeat)"
-    )
+    add_labels(run_each, "label all jobs (repeat)")
     run_each.add_argument("--name", help="what the batch is called (default: by workflow and folder)")
     run_each.add_argument("--manifest", type=Path, metavar="FILE", help="where the manifest goes (default: NAME.jsonl)")
     run_each.add_argument("--dry-run", action="store_true", help="write and check the manifest, and send nothing")
@@ -267,7 +265,7 @@ def _manifest_for(options: argparse.Namespace) -> Made:
         folder=workflows_folder(),
         address=options.input,
         values=options.set,
-        labels=dict(options.label),
+        labels=dict(options.labels),
         name=options.name,
         path=options.manifest,
         force=options.force,

@@ -206,6 +206,13 @@ def label(text: str) -> tuple[str, str]:
     return name, value
 
 
+def add_labels(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add `--label NAME=VALUE`, which may be given several times: `labels` of the options is pairs of texts."""
+    parser.add_argument(
+        "--label", action="append", default=[], dest="labels", type=label, metavar="NAME=VALUE", help=meaning
+    )
+
+
 def whole_number(text: str) -> int:
     """A whole number above 0, as the `type` of an option."""
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):

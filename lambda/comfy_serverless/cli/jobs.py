@@ -14,7 +14,7 @@ from comfy_serverless.cli.habits import (
     FAILED,
     INTERRUPTED,
     add_command,
-    label,
+    add_labels,
     one_line,
     print_json,
     print_table,
@@ -64,15 +64,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     actions = jobs.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = _action(actions, "ls", "list jobs, newest first", _list)
     listing.add_argument("--status", choices=STATUSES, metavar="STATUS", help=f"only these: {', '.join(STATUSES)}")
-    listing.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        dest="labels",
-        type=label,
-        metavar="NAME=VALUE",
-        help="only jobs with it",
-    )
+    add_labels(listing, "only jobs with it")
     listing.add_argument("--limit", type=whole_number, default=20, metavar="N", help="at most so many (default: 20)")
     listing.add_argument("--cursor", metavar="CURSOR", help="go on where a list has ended: its `next_cursor`")
     _with_job(_action(actions, "show", "show everything about a job", _show))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from comfy_serverless.cli.file_lists import list_action, pages_of, show_files
-from comfy_serverless.cli.habits import label, size_in_words
+from comfy_serverless.cli.habits import add_labels, size_in_words
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,15 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listing.add_argument("--type", metavar="KIND", help="only of this kind: image, video, audio, …")
     listing.add_argument("--batch", metavar="NAME", help="only of lines of this batch")
     listing.add_argument("--workflow", metavar="NAME", help="only of runs of this named workflow, or of poster@3")
-    listing.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        dest="labels",
-        type=label,
-        metavar="NAME=VALUE",
-        help="only of such jobs",
-    )
+    add_labels(listing, "only of such jobs")
     listing.set_defaults(run=_outputs)
 
 

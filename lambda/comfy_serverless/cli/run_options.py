@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from comfy_serverless.cli.habits import label, seconds, version_number
+from comfy_serverless.cli.habits import add_labels, seconds, version_number
 
 #: An example of each option's text, for who got its form wrong.
 _EXAMPLE = {"--set": "3.seed=42", "--set-json": "'3.model=[\"12\", 0]'", "--input": "10.image=photo.png"}
@@ -33,15 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remote", action="store_true", help="run it on the API that COMFY_BASE_URL and COMFY_API_KEY name"
     )
-    parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        dest="labels",
-        type=label,
-        metavar="NAME=VALUE",
-        help="with --remote: a label of the job, to find it again by (repeat)",
-    )
+    add_labels(parser, "with --remote: a label of the job, to find it again by (repeat)")
     parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="interrupt it after this long")
     parser.add_argument("--log", metavar="FILE", help="write what ComfyUI logs into a file; - for standard error")
     parser.add_argument("--alias", metavar="ALIAS", help="of a named workflow: whose version runs (default: live)")
