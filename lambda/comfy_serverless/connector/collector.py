@@ -82,7 +82,7 @@ class OutputCollector:
             self._writers.see(str(fact.data["node"]), fact.at_s)
         elif fact.kind == "execution_cached":
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
-        elif fact.kind == "executed" and self._on_output is not None and isinstance(fact.data.get("output"), Mapping):
+        elif fact.kind == "executed" and isinstance(fact.data.get("output"), Mapping):
             self._see_outputs(str(fact.data["node"]), fact.data)
         if self._on_progress is None:
             return

@@ -26,6 +26,7 @@ import websocket
 
 from comfy_serverless.connector.client import excerpt, reason_of
 from comfy_serverless.connector.facts import EventMissed, EventSeen, Fact, FrameSeen, SocketLost
+from comfy_serverless.connector.read_ahead import ReadAhead
 from comfy_serverless.connector.server import Server
 from comfy_serverless.connector.unusable import no_websocket
 
@@ -139,7 +140,7 @@ class EventStream:
     def _open(self) -> websocket.WebSocket:
         try:
             # Our own connection: to the library's the environment's proxies would apply, and redirects.
-            connection = self._server.open_socket(timeout_s=_CONNECT_TIMEOUT_S)
+            connection = ReadAhead(self._server.open_socket(timeout_s=_CONNECT_TIMEOUT_S))
             socket = websocket.create_connection(
                 self.address,
                 socket=connection,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, Made, MadeFiles, Place, Remembered, View
+from comfy_serverless.connector.real_paths import folder_below, path_below, real_folder
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class LocalFiles(MadeFiles):
         """See MadeFiles. The path is below one of the folders, begins with its name, or is absolute."""
         for kind, folder in self._folders.items():
             for relative in dict.fromkeys((text, text.removeprefix(f"{kind}/"))):
-                path = _path_below(folder, Path(relative))
+                path = path_below(folder, Path(relative))
                 if path is not None and (made := self.claim(self._place(path), cached=cached)):
                     return made
         return None
@@ -235,10 +236,10 @@ class LocalFiles(MadeFiles):
         if folder is None:
             return None
         if "/" in place.name:
-            return _path_below(folder, Path(place.subfolder, place.name))
+            return path_below(folder, Path(place.subfolder, place.name))
         where = place.folder_type, place.subfolder
         if where not in self._resolved:
-            self._resolved[where] = _path_below(folder, Path(place.subfolder))
+            self._resolved[where] = folder_below(folder, place.subfolder)
         parent = self._resolved[where]
         return parent / place.name if parent is not None else None
 
@@ -270,7 +271,7 @@ class LocalFiles(MadeFiles):
             return before
         if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode) or self._is_anothers(path):
             return None
-        if os.path.realpath(path.parent) != str(path.parent):
+        if real_folder(path.parent) != path.parent:
             return None  # a folder on its way has become a link, which may lead anywhere
         is_link = not stat.S_ISREG(state.st_mode)
         if is_link or self._was_there(path, state):
@@ -344,15 +345,6 @@ def _nothing_certain(unsure: Sequence[str]) -> str:
 def _identity(state: os.stat_result) -> tuple[int, int, int]:
     """What tells a file, as it is now, from any other."""
     return state.st_dev, state.st_ino, state.st_ctime_ns
-
-
-def _path_below(folder: Path, relative: Path) -> Path | None:
-    """A path with its links resolved, unless it leads out of the folder."""
-    try:
-        path = (folder / relative).resolve()
-    except (OSError, ValueError):
-        return None  # too long for the file system, or with a NUL in it: no file is called that
-    return path if path.is_relative_to(folder) else None
 
 
 def _kept(keep_in: Path, place: Place, times: int = 0) -> Path:

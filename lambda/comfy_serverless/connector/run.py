@@ -174,7 +174,7 @@ class WorkflowRun:
         self._recalls_as = recalls_as
         self._notes = notes
         self._frame_nodes = frame_nodes_of(graph)
-        self._quiet = frozenset() if on_progress else ON_THE_WAY if on_output else ON_THE_WAY | {"executed"}
+        self._quiet = frozenset() if on_progress else ON_THE_WAY
         self._facts = FactQueue(self._quiet)
         #: Still set after an attempt has taken the fact out of its queue.
         self._canceled = threading.Event()

@@ -7,7 +7,7 @@
                       └──► the first is ended, and the next run waits for the start (also where memory
                            runs short meanwhile)
 
-Who runs a workflow pays for at most a hundredth of its time (see `_SHARE`), and a few seconds where FREE asks for them.
+Who runs a workflow pays for at most a five-hundredth of its time (see `_SHARE`), and a few seconds where FREE asks for them.
 An engine that is not our own process is left alone.
 """
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The share of time that readings may take.
-_SHARE = 0.01
+#: The share of time that readings may take: a few jobs in a hundred wait for one, however short they are.
+_SHARE = 0.002
 #: After so many runs without a reading, because there was always another one, the next run waits for a moment between.
 _RUNS_UNREAD = 50
 #: The share of the machine's memory, and of the GPU's, that an engine may grow by unless a setting says otherwise.
