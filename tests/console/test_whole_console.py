@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import time
 from urllib.parse import quote
 
 import pytest
 import requests
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from local.aws import gateway
 from local.dev import DevStack
 from tests.console.accessible import check_accessible
-from tests.console.at_console import KEY, console, go
+from tests.console.at_console import KEY, Held, comes, console, go
 from tests.console.browsing import PHONE, Browsing
 from tests.console.pictures import shoot
 from tests.console.samples import Person, Samples, picture
@@ -183,21 +182,13 @@ def test_an_svg_that_somebody_has_uploaded_runs_nothing_wherever_it_is_opened(
 def test_a_slow_api_is_waited_for_and_nothing_is_sent_twice(browsing: Browsing, ann: Person, samples: Samples) -> None:
     page = console(browsing, ann, "run/text_to_image")
     page.get_by_label("Steps").fill("1")
-    sent: list[str] = []
-
-    def slowly(route: Route) -> None:
-        if route.request.method == "POST":
-            sent.append(route.request.url)
-        time.sleep(1)
-        route.continue_()
-
-    page.route("**/api/v2/workflows/**", slowly)
-    button = page.get_by_role("button", name="Run", exact=True)
-    button.dblclick()
+    held = Held(page, "**/api/v2/workflows/**")
+    page.get_by_role("button", name="Run", exact=True).dblclick()
+    assert comes(page, lambda: held.asked("POST")), "no answer has come before the second click"
+    held.release()
     expect(page.locator(".run .succeeded, .run .status").first).to_be_visible()
     expect(page.locator(".run")).to_have_count(1)
-    assert len(sent) == 1
-    page.unroute("**/api/v2/workflows/**")
+    assert len(held.asked("POST")) == 1
     go(page, "workflows")
     settled(page)
 

@@ -48,7 +48,7 @@ class Front(http.server.ThreadingHTTPServer):
 @pytest.fixture
 def front() -> Iterator[Front]:
     with Front() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
@@ -109,7 +109,7 @@ def test_no_error_and_no_line_of_log_has_what_lets_somebody_in(
 ) -> None:
     monkeypatch.setattr(EventStream, "connect", lambda _: "client")  # it has no websocket
     with Answers(status, looks_like_comfyui=looks_like_comfyui) as server, caplog.at_level(logging.DEBUG):
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = address.format(f"127.0.0.1:{server.server_port}")
         connector = AnotherConnector(settings=Settings(comfyui_url=url), wait=False)
