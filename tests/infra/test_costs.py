@@ -10,7 +10,7 @@ import pytest
 from cfnlint.decode.cfn_yaml import load
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-from tests.infra.stacks import ROOT, Synthesized, synthesize
+from tests.infra.stacks import EVERYTHING, ROOT, STACKS, Synthesized, every_stack, synthesize
 from tests.nulls import nulls
 
 pytestmark = pytest.mark.timeout(600)
@@ -19,9 +19,9 @@ REPOSITORIES: dict[str, Any] = load(str(ROOT / "repositories.yaml"))
 IMAGES = {"comfy-serverless-sagemaker": ["api", "worker"], "comfy-serverless-lambda-gpu": ["worker"]}
 
 
-@pytest.fixture(params=["sagemaker", "lambda_gpu"])
-def template(request: pytest.FixtureRequest, synthesized: Synthesized) -> dict[str, Any]:
-    found: dict[str, Any] = getattr(synthesized, request.param)
+@pytest.fixture(params=STACKS)
+def template(request: pytest.FixtureRequest) -> dict[str, Any]:
+    found: dict[str, Any] = every_stack()[request.param]
     return found
 
 
@@ -84,13 +84,12 @@ def taggable(template: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
             yield f"{name} ({entry['Type']})", tags_of(entry.get("Properties", {}), tagging["tagProperty"])
 
 
-def test_everything_says_whose_it_is() -> None:
-    made = synthesize(owner="pictures")
+@pytest.mark.parametrize("stack", STACKS)
+def test_everything_says_whose_it_is(stack: str) -> None:
     wanted = {"app": "comfy-serverless", "stack": "comfy-serverless", "owner": "pictures"}
-    for template in (made.sagemaker, made.lambda_gpu):
-        found = dict(taggable(template))
-        assert len(found) > 10
-        assert {name: tags for name, tags in found.items() if not wanted.items() <= tags.items()} == {}
+    found = dict(taggable(every_stack(**EVERYTHING)[stack]))
+    assert len(found) > 10
+    assert {name: tags for name, tags in found.items() if not wanted.items() <= tags.items()} == {}
 
 
 def test_an_owner_that_is_not_named_is_no_tag(template: dict[str, Any]) -> None:
@@ -102,14 +101,6 @@ def test_cloudformation_finds_no_null(template: dict[str, Any]) -> None:
     assert list(nulls(template)) == []
 
 
-def test_cloudformation_finds_no_null_where_everything_is_set() -> None:
-    made = synthesize(
-        models="s3://my-models/flux/",
-        alarm_topic_arn="arn:aws:sns:eu-central-1:111122223333:alarms",
-        models_manifest="s3://comfy-serverless-input-111122223333-eu-central-1/models.json",
-        vpc_id="vpc-0123456789abcdef0",
-        subnet_ids=["subnet-1", "subnet-2"],
-        min_environments=1,
-        owner="pictures",
-    )
-    assert list(nulls([made.sagemaker, made.lambda_gpu])) == []
+@pytest.mark.parametrize("stack", STACKS)
+def test_cloudformation_finds_no_null_where_everything_is_set(stack: str) -> None:
+    assert list(nulls(every_stack(**EVERYTHING)[stack])) == []

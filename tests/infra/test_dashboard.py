@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import App
 
-from infra import worker_image
-from infra.app import build
-from tests.infra.stacks import CONTEXT, of_type, one
+from tests.infra.stacks import STACKS, every_stack, of_type, one
 from tests.watched import NAMED_BY, Watched, is_published, of_alarm, of_dashboard
 
 pytestmark = pytest.mark.timeout(900)
-STACKS = ("sagemaker", "sagemaker-next", "lambda-gpu", "lambda-gpu-next", "lambda-cpu-next")
 #: What alarms watch and no graph needs to show: what a person looks up in a log.
 ONLY_ALARMS = {"RecursiveInvocationsDropped"}
 
 
 @pytest.fixture(scope="module")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def templates() -> dict[str, dict[str, Any]]:
     """By the names of the stacks: without a name, and as the release `next`."""
-    lock = tmp_path_factory.mktemp("lock") / "comfy-build.lock"
-    lock.write_text("{}\n")
-    found: dict[str, dict[str, Any]] = {}
-    for context in ({}, {"release": "next"}):
-        out = tmp_path_factory.mktemp("stacks")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(worker_image, "LOCK", lock)
-            app = App(outdir=str(out), context=CONTEXT | context)
-            build(app)
-            app.synth()
-        found |= {
-            path.name.partition(".")[0].removeprefix("comfy-serverless-"): json.loads(path.read_text(encoding="utf-8"))
-            for path in Path(out).glob("*.template.json")
-        }
-    assert set(found) == set(STACKS)
-    return found
+    return every_stack()
 
 
 def text_of(value: Any) -> str:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from tests.infra.permissions import plain
-from tests.infra.stacks import ROOT, SAM, Synthesized, of_type
+from tests.infra.stacks import ROOT, SAM, STACKS, every_stack, of_type
 from tests.watched import NAMED_BY, is_published, of_alarm, sections
 
 pytestmark = pytest.mark.timeout(600)
-STACKS = ("sagemaker", "lambda_gpu")
 #: Logs whose lines name no job, as the command line has them. Its libraries are not in this environment.
 WITHOUT_JOBS: tuple[str, ...] = ast.literal_eval(
     re.findall(r"^WITHOUT_JOBS = (.*)$", (ROOT / "lambda/comfy_serverless/cli/job_logs.py").read_text(), re.MULTILINE)[
@@ -23,8 +22,8 @@ WITHOUT_JOBS: tuple[str, ...] = ast.literal_eval(
 
 
 @pytest.fixture(params=STACKS)
-def template(request: pytest.FixtureRequest, synthesized: Synthesized) -> dict[str, Any]:
-    found: dict[str, Any] = getattr(synthesized, request.param)
+def template(request: pytest.FixtureRequest) -> dict[str, Any]:
+    found: dict[str, Any] = every_stack()[request.param]
     return found
 
 
@@ -111,8 +110,8 @@ def test_a_notification_leads_to_the_page(template: dict[str, Any]) -> None:
         assert alarm["AlarmDescription"].endswith(f" What to do: docs/alarms.md#{name.lower()}")
 
 
-def test_the_page_has_a_section_for_every_alarm_and_for_no_other(synthesized: Synthesized) -> None:
-    templates = (synthesized.sagemaker, synthesized.lambda_gpu, SAM)
+def test_the_page_has_a_section_for_every_alarm_and_for_no_other() -> None:
+    templates = (*every_stack().values(), SAM)
     known = {name for template in templates for name in alarms_of(template)}
     assert sorted(name for name, _ in sections()) == sorted(known)
 
@@ -132,3 +131,20 @@ def test_the_saved_query_reads_all_logs_that_name_jobs(template: dict[str, Any])
         named = [group["Fn::If"][1] if "Fn::If" in group else group for group in query["LogGroupNames"]]
         assert {group["Ref"] for group in named} == groups, "each, where it is there at all"
         assert 'filter job_id = "JOB_ID"' in query["QueryString"]
+
+
+def test_whoever_a_queue_feeds_puts_off_what_it_gives_back(template: dict[str, Any]) -> None:
+    """With the pauses of jobs, which are made for as many deliveries; tests/unit/handlers drives them."""
+    functions, queues = of_type(template, "AWS::Lambda::Function"), of_type(template, "AWS::SQS::Queue")
+    mappings = of_type(template, "AWS::Lambda::EventSourceMapping").values()
+    assert mappings
+    for mapping in mappings:
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        function = functions[mapping["FunctionName"]["Ref"]]
+        (command,) = function.get("ImageConfig", {}).get("Command", ["comfy_serverless.handlers.generate.handler"])
+        source = ROOT / "lambda" / f"{command.removesuffix('.handler').replace('.', '/')}.py"
+        assert "pauses_s=again.JOBS_AGAIN_AFTER_S)" in source.read_text(encoding="utf-8"), command
+        redrive = queues[mapping["EventSourceArn"]["Fn::GetAtt"][0]]["RedrivePolicy"]
+        assert (
+            redrive["maxReceiveCount"] == SAM["Resources"]["JobQueue"]["Properties"]["RedrivePolicy"]["maxReceiveCount"]
+        )

@@ -15,19 +15,10 @@ from aws_cdk import aws_sqs as sqs
 
 from infra.app import build
 from tests.infra.permissions import plain
-from tests.infra.stacks import CONTEXT, Synthesized, synthesize
+from tests.infra.stacks import CONTEXT, EVERYTHING, Synthesized, synthesize
 
 pytestmark = pytest.mark.timeout(600)
 BIN = Path(sys.executable).parent
-EVERYTHING = {
-    "models": "s3://my-models/flux/",
-    "alarm_topic_arn": "arn:aws:sns:eu-central-1:111122223333:alarms",
-    "models_manifest": "s3://comfy-serverless-input-111122223333-eu-central-1/models.json",
-    "hugging_face_token_parameter": "/comfy/hf-token",
-    "civitai_token_parameter": "arn:aws:secretsmanager:eu-central-1:111122223333:secret:civitai-AbCdEf",
-    "input_buckets": ["my-photos"],
-    "output_buckets": ["my-results"],
-}
 
 
 @pytest.fixture(scope="session", params=["as it is", "with everything"])

@@ -20,6 +20,9 @@ from comfy_serverless.observability import log
 
 #: How much longer than their invocation can last messages stay hidden, in seconds: Lambda deletes them after its end.
 AFTER_THE_END_S = 30
+#: The pauses before the second, third, … delivery of a job's message, in seconds: the five that queues of jobs allow
+#: outlast an outage of some hours.
+JOBS_AGAIN_AFTER_S = (30, 4 * 60, 32 * 60, 4 * 3600)
 
 
 def put_off(

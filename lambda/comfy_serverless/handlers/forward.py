@@ -40,7 +40,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         return True
 
     answer = take_each(event.get("Records", ()), take, failing="a job was not sent on, and its message comes again")
-    return again.put_off(event, answer)
+    return again.put_off(event, answer, pauses_s=again.JOBS_AGAIN_AFTER_S)
 
 
 def _send_on(job: JobMessage, until: float) -> None:

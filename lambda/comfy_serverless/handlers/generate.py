@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 warm.imports_done()
 
-#: The pauses before the second, third, … delivery of a message, in seconds: the five that a queue of jobs allows
-#: outlast an outage of some hours.
-AGAIN_AFTER_S = (30, 4 * 60, 32 * 60, 4 * 3600)
-
 #: How long an invocation that has run its jobs waits for the lists of nodes to be written, and what it keeps back of
 #: its time, in seconds. Once a start, and once an hour, ComfyUI takes a second or two to say what it has.
 LISTED_WITHIN_S, ANSWER_RESERVE_S = 15.0, 2.0
@@ -123,7 +119,7 @@ def _run_queued(
 def _put_off(event: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     from comfy_serverless.handlers import again  # comes with the first message
 
-    return again.put_off(event, answer, pauses_s=AGAIN_AFTER_S)
+    return again.put_off(event, answer, pauses_s=again.JOBS_AGAIN_AFTER_S)
 
 
 def _drain_on_sigterm() -> None:

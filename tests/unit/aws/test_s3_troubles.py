@@ -171,6 +171,22 @@ def test_no_other_module_knows_the_codes_of_s3() -> None:
     assert {name: known for name, known in found.items() if known} == {}
 
 
+#: Those that say it to somebody and raise nothing, and one that has asked `trouble_of` before.
+TOLD = {"cli/batches/of_stack.py", "batches/taking.py"}
+
+
+def test_whoever_raises_what_s3_refuses_asks_whether_it_may_pass() -> None:
+    """The reason alone would make one kind of error of both: retried in vain, or given up too early."""
+    half = {
+        name
+        for name, module in modules()
+        for node in ast.walk(module)
+        if isinstance(node, ast.Attribute) and node.attr == "reason" and isinstance(node.value, ast.Call)
+        if ast.unparse(node.value.func) in {"read_problem", "write_problem"}
+    }
+    assert half == TOLD
+
+
 def calls(module: ast.Module) -> Iterator[ast.Call]:
     yield from (node for node in ast.walk(module) if isinstance(node, ast.Call))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.unit.event_samples import s3_event
 from tests.unit.jobs_table import NAME, REGION, aws, create_table
 from tests.unit.wired import wired
 
+ROOT = Path(__file__).parents[3]
 DROPS, ASSETS, RESULTS = "drops", "assets", "results"
 DROP = "jobs/fox.json"
 ACCOUNT = "123456789012"
@@ -175,6 +178,27 @@ def test_pauses_grow_and_all_deliveries_together_outlast_an_outage(world: World,
     assert all(0 < pause <= MAX_VISIBILITY_S for pause in pauses), "SQS refuses more"
     assert all(after > 0.8 * before for before, after in itertools.pairwise(pauses))  # each is spread
     assert OUTAGE_S < sum(pauses) < properties_of(queue)["MessageRetentionPeriod"]
+
+
+def test_pauses_before_jobs_outlast_an_outage_wherever_a_queue_of_jobs_is() -> None:
+    """On GPUs, too, whose queues allow as many deliveries (tests/infra) and whose handlers have the same pauses."""
+    deliveries = properties_of("JobQueue")["RedrivePolicy"]["maxReceiveCount"]
+    pauses = [module.pause_s(received, again.JOBS_AGAIN_AFTER_S) for received in range(1, deliveries)]
+    assert sum(pauses) > OUTAGE_S
+
+
+def test_whatever_a_handler_gives_back_it_puts_off() -> None:
+    """Also one that only a GPU stack has: a partial response is made in one place, and goes through the other."""
+    giving = {}
+    for path in (ROOT / "lambda" / "comfy_serverless").rglob("*.py"):
+        names = {
+            node.id if isinstance(node, ast.Name) else node.attr
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Name | ast.Attribute)
+        }
+        if names & {"take_each", "come_again"} and path.name not in {"sqs.py", "events.py"}:
+            giving[path.name] = "put_off" in names
+    assert giving == dict.fromkeys(["forward.py", "generate.py", "ingest.py", "webhooks.py"], True)
 
 
 @pytest.mark.parametrize(("queue", "function"), FEEDS)

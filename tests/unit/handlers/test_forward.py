@@ -23,6 +23,7 @@ from comfy_serverless.table.dispatch import REQUEST_TTL_S, Queues
 from comfy_serverless.table.gate import FLEET_KNOWN_S, Fleet, Gate, PlaceStore, places_for
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
+from local.aws.template import properties_of
 from tests.unit.jobs_table import REGION, aws, create_table
 from tests.unit.table_clock import TableClock
 
@@ -371,3 +372,21 @@ def test_a_message_that_is_no_job_or_is_not_taken_comes_again_soon_and_costs_the
     assert set(pauses) == {"r-0", "r-1", "r-2"}
     assert max(pauses.values()) <= 60
     assert handled.sagemaker.sent == ["b"]
+
+
+def test_a_job_that_an_endpoint_refuses_for_hours_is_not_among_the_dead_letters(
+    handled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+    monkeypatch.setattr(
+        handled.sqs, "change_message_visibility", lambda **told: pauses.append(told["VisibilityTimeout"])
+    )
+    handled.sagemaker.refuses = {"a"}
+    (job,) = handled.submit("a")
+    deliveries = properties_of("JobQueue")["RedrivePolicy"]["maxReceiveCount"]
+    for received in range(1, deliveries):
+        delivered = event(job.to_text())
+        delivered["Records"][0]["attributes"] = {"ApproximateReceiveCount": str(received)}
+        assert module.handler(delivered, Context())["batchItemFailures"]
+    assert pauses[0] <= 60
+    assert sum(pauses) > 4 * 3600

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import boto3
-from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
@@ -59,12 +58,6 @@ def _processed(parameters: tuple[tuple[str, str], ...], image: str) -> dict[str,
 def of_type(template: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     """The properties of all resources of a type, by their logical ids."""
     return {name: entry.get("Properties", {}) for name, entry in template["Resources"].items() if entry["Type"] == kind}
-
-
-def schema_of(kind: str) -> dict[str, Any]:
-    """CloudFormation's own schema of a resource type, as the linter brings it."""
-    schema: dict[str, Any] = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
-    return schema
 
 
 def evaluate(template: Mapping[str, Any], value: Any, parameters: Mapping[str, Any]) -> Any:

@@ -9,7 +9,8 @@ import pytest
 from cfnlint.helpers import REGIONS
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-from tests.unit.template.processed import is_true, of_type, parse, processed, resources_for, schema_of
+from tests.unit.template.processed import is_true, of_type, parse, processed, resources_for
+from tests.updates import schema_of
 from tools.deploy import images_of
 
 TEMPLATE = processed()

@@ -290,6 +290,38 @@ def test_every_code_that_rings_is_in_the_page() -> None:
     assert set(re.findall(r"`([a-z_]+)`", text)) >= ringing
 
 
+def test_who_is_told_of_an_invocation_that_died_is_told_so() -> None:
+    kept = {
+        function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0]
+        for function in FUNCTIONS.values()
+        if "EventInvokeConfig" in function
+    }
+    for queue in PUT_ASIDE:
+        (name,) = alarms_on("AWS/SQS", "ApproximateNumberOfMessagesVisible", QueueName=queue)
+        text = dict(sections())[name.removesuffix("Alarm")]
+        for told in (ALARMS[name]["AlarmDescription"], text):
+            assert ("asynchronous" in told) is (queue in kept), name
+        assert queue in ALARMS[name]["AlarmDescription"]
+
+
+def test_the_page_names_every_function_that_an_alarm_sums_up() -> None:
+    text = dict(sections())["FunctionErrors"]
+    for watched in BY_ALARM["FunctionErrorsAlarm"]:
+        ((_, function),) = watched.dimensions
+        service = FUNCTIONS[function]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+        assert f"`{service}`" in text, function
+
+
+_AN_ALARM = re.compile(r"`(\w+(?:Errors|Throttles|Silent|DeadLetters|NotLoaded|Broken|Refused))`|alarms\.md#(\w+)")
+
+
+def test_no_page_names_an_alarm_that_there_is_not() -> None:
+    known = {name for name, _ in sections()}
+    for page in (ROOT / "docs").glob("*.md"):
+        for name, section in _AN_ALARM.findall(page.read_text(encoding="utf-8")):
+            assert name in known or section in {one.lower() for one in known}, (page.name, name, section)
+
+
 # Log levels filter lines, and never metrics.
 
 

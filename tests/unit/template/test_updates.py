@@ -1,8 +1,4 @@
-"""A second `sam deploy` with other parameters replaces nothing that holds data: computed for every parameter.
-
-CloudFormation replaces a resource when a property changes that can only be set at its creation. Which those are stands
-in its schemas. What is replaced is made anew, empty; where it is retained, its data is beside the stack from then on.
-"""
+"""A second `sam deploy` with other parameters replaces nothing that holds data: computed for every parameter."""
 
 from __future__ import annotations
 
@@ -13,13 +9,18 @@ from typing import Any
 
 import pytest
 
-from tests.unit.template.processed import ROOT, defaults, parse, processed, resources_for, schema_of
+from tests.unit.template.processed import ROOT, defaults, parse, processed, resources_for
+from tests.updates import HOLD_DATA, fixed, holding_data, unknown_types
 
-#: Types whose resources hold what cannot be made again.
-HOLD_DATA = ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::Logs::LogGroup")
 TEMPLATE = processed()
+HOLDERS = {
+    **TEMPLATE,
+    "Resources": {name: one for name, one in TEMPLATE["Resources"].items() if one["Type"] in HOLD_DATA},
+}
 #: These can only be chosen with the first deployment; each of their descriptions says so.
 FOREVER = {"BucketPrefix": {"InputBucket", "OutputBucket", "AssetsBucket"}}
+#: What goes with a function that is switched off: its log.
+GOES = {"LiveEvents": {"EventsLogGroup"}}
 
 
 def others(name: str) -> Iterator[Any]:
@@ -35,39 +36,56 @@ def others(name: str) -> Iterator[Any]:
         yield "another1"
 
 
-def at(properties: Any, path: list[str]) -> Any:
-    """What is at a path of a schema (`*` is every entry of a list); None where there is nothing."""
-    if not path:
-        return properties
-    head, *rest = path
-    if head == "*":
-        return [at(entry, rest) for entry in properties] if isinstance(properties, list) else None
-    return at(properties.get(head), rest) if isinstance(properties, dict) else None
+def made(parameters: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What of the stack holds data for these parameters, and defaults otherwise."""
+    return holding_data(resources_for(HOLDERS, {**defaults(), **parameters}))
 
 
-def fixed(resource: dict[str, Any]) -> dict[str, Any]:
-    """What of a resource cannot be changed in place, by the paths of its schema."""
-    schema = schema_of(resource["Type"])
-    paths = [*schema["createOnlyProperties"], *schema.get("conditionalCreateOnlyProperties", [])]
-    found = {path: at(resource.get("Properties", {}), path.removeprefix("/properties/").split("/")) for path in paths}
-    return {path: value for path, value in found.items() if value is not None}
+BEFORE = made({})
+#: With all that a condition can add.
+EVERYTHING = {
+    "LiveEvents": "true",
+    "SnapStart": "all",
+    "CorsOrigins": "https://app.example",
+    "InputBuckets": "my-photos",
+    "OutputBuckets": "my-results",
+    "HuggingFaceTokenParameter": "/comfy/hf-token",
+    "CivitaiTokenParameter": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:civitai-AbCdEf",
+    "InputRetentionDays": 7,
+    "OutputRetentionDays": 7,
+    "MaximumApiConcurrency": 50,
+    "AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:alarms",
+}
 
 
-def holding_data(parameters: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The resources that hold data, each with what cannot be changed in place."""
-    made = resources_for(TEMPLATE, {**defaults(), **parameters})
-    return {name: fixed(entry) for name, entry in made.items() if entry["Type"] in HOLD_DATA}
-
-
-BEFORE = holding_data({})
-
-
+@pytest.mark.parametrize("before", [{}, EVERYTHING], ids=["as it is", "with everything"])
 @pytest.mark.parametrize("parameter", sorted(defaults()))
-def test_another_value_of_a_parameter_replaces_nothing_that_holds_data(parameter: str) -> None:
+def test_another_value_of_a_parameter_replaces_nothing_that_holds_data(parameter: str, before: dict[str, Any]) -> None:
+    held = made(before)
     for value in others(parameter):
-        after = holding_data({parameter: value})
-        replaced = {name for name in BEFORE if after.get(name) != BEFORE[name]}
+        after = made({**before, parameter: value})
+        replaced = {name for name in held if name in after and after[name] != held[name]}
+        gone = held.keys() - after.keys()
         assert replaced == FOREVER.get(parameter, set()), f"{parameter}={value}"
+        assert gone <= GOES.get(parameter, set()), f"{parameter}={value}"
+
+
+@pytest.mark.parametrize("name", ["template.yaml", "repositories.yaml", "budget.yaml"])
+def test_of_every_type_somebody_has_said_whether_it_holds_data(name: str) -> None:
+    template = TEMPLATE if name == "template.yaml" else parse(name)
+    assert unknown_types(template) == set()
+    assert unknown_types({"Resources": {"Files": {"Type": "AWS::EFS::FileSystem"}}}) == {"AWS::EFS::FileSystem"}
+
+
+def test_repositories_keep_their_images_whatever_is_deployed() -> None:
+    """Their names are all that is fixed, and the only parameter names the stack itself."""
+    repositories = holding_data(parse("repositories.yaml")["Resources"])
+    assert {path for entry in repositories.values() for path in entry} <= {
+        "/properties/RepositoryName",
+        "/properties/EncryptionConfiguration",
+        "/properties/EncryptionConfiguration/EncryptionType",
+    }
+    assert parse("repositories.yaml")["Parameters"].keys() == {"Name"}
 
 
 def test_what_there_is_does_not_depend_on_parameters() -> None:
@@ -78,6 +96,7 @@ def test_what_there_is_does_not_depend_on_parameters() -> None:
 
 def test_there_is_something_to_compare() -> None:
     assert len(BEFORE) > 15
+    assert {TEMPLATE["Resources"][name]["Type"] for name in BEFORE} == HOLD_DATA - {"AWS::ECR::Repository"}
     assert {path for entry in BEFORE.values() for path in entry} >= {
         "/properties/BucketName",
         "/properties/LogGroupName",

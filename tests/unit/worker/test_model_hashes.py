@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
 from comfy_serverless.fetch.tokens import NO_TOKENS, Tokens
@@ -305,6 +306,24 @@ def test_a_damaged_pin_is_no_content(s3: S3Client, content: bytes) -> None:
     s3.put_object(Bucket=OUT, Key="pins/k.json", Body=content)
     with pytest.raises(AssetUnavailable, match="damaged"):
         S3Pins(s3, OUT).read("k")
+
+
+@pytest.mark.parametrize(("code", "status", "is_final"), [("AccessDenied", 403, True), ("SlowDown", 503, False)])
+@pytest.mark.parametrize("operation", ["GetObject", "PutObject"])
+def test_a_pin_that_s3_refuses_is_asked_for_again_only_if_that_may_help(
+    s3: S3Client, operation: str, code: str, status: int, *, is_final: bool
+) -> None:
+    def refuse(model: Any, **_: object) -> None:
+        if model.name == operation:
+            response: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+            raise ClientError(response, operation)
+
+    s3.meta.events.register("before-call.s3", refuse)
+    pins = S3Pins(s3, OUT)
+    with pytest.raises(MissingAsset) as caught:
+        pins.read("k") if operation == "GetObject" else pins.write("k", Pinned("ab" * 32, 1))
+    assert caught.value.retryable is not is_final
+    assert f"s3://{OUT}/pins/k.json" in caught.value.message
 
 
 # Tokens

@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import (
     EXISTS_ALREADY,
+    Problem,
     S3Address,
     Trouble,
     error_code,
@@ -30,7 +31,7 @@ from comfy_serverless.aws.s3 import (
     unless_in_conflict,
     write_problem,
 )
-from comfy_serverless.errors import AssetUnavailable, NotJson
+from comfy_serverless.errors import AssetUnavailable, MissingAsset, NotJson
 from comfy_serverless.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Pinned:
 
 
 class Pins(Protocol):
-    """What addresses had. Raises AssetUnavailable if that cannot be read or written now."""
+    """What addresses had. Raises AssetUnavailable if that cannot be read or written now, MissingAsset if never."""
 
     def read(self, key: str) -> Pinned | None:
         """What was pinned; None if nothing was."""
@@ -82,7 +83,7 @@ class S3Pins:
         except (ClientError, BotoCoreError) as error:
             if trouble_of(error) is Trouble.MISSING:
                 return None
-            raise AssetUnavailable(f"the pin of a model, {address}, {read_problem(error, address).reason}.") from error
+            raise _refused(address, read_problem(error, address)) from error
 
     def write(self, key: str, pinned: Pinned) -> Pinned:
         """See `Pins`."""
@@ -99,8 +100,7 @@ class S3Pins:
             unless_in_conflict(put)
         except (ClientError, BotoCoreError) as error:
             if error_code(error) not in EXISTS_ALREADY:
-                problem = write_problem(error, address).reason
-                raise AssetUnavailable(f"the pin of a model, {address}, {problem}.") from error
+                raise _refused(address, write_problem(error, address)) from error
             return self.read(key) or pinned
         return pinned
 
@@ -143,6 +143,11 @@ class FilePins:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
+
+
+def _refused(address: S3Address, problem: Problem) -> MissingAsset:
+    kind = AssetUnavailable if problem.is_transient else MissingAsset
+    return kind(f"the pin of a model, {address}, {problem.reason}.")
 
 
 def _text(pinned: Pinned) -> bytes:
