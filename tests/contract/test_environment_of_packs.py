@@ -33,6 +33,8 @@ pytestmark = [
 RECORDED = broken.RECORDED.with_name("not_imported.txt")
 #: As root, files that belong to root can only be written with a capability.
 WITHOUT_RIGHTS = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--"] if os.geteuid() == 0 else []
+#: What older versions of ComfyUI say in other words, each with the recorded ones.
+OTHER_WORDS = {"NODE_CLASS_MAPPINGS or NODES_LIST (need one)": "NODE_CLASS_MAPPINGS or comfy_entrypoint (need one)"}
 FAILING = (
     *("kit_hidden_requirements", "kit_missing_module", "kit_newer_syntax", "kit_no_nodes", "kit_old_abi"),
     *("kit_wants_gpu", "kit_wants_network"),
@@ -191,7 +193,9 @@ def _made(graph: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _told(said: str) -> dict[str, str]:
-    """What is said of each pack, by its name."""
+    """What is said of each pack, by its name, in the words of the pinned ComfyUI."""
     _, _, problems = said.partition("The image is not as it should be:\n")
+    for older, recorded in OTHER_WORDS.items():
+        problems = problems.replace(older, recorded)
     parts = re.split(r"^  (\S+): ", problems, flags=re.MULTILINE)
     return {name: text.rstrip() + "\n" for name, text in zip(parts[1::2], parts[2::2], strict=True)}
