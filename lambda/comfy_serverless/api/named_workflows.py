@@ -43,6 +43,7 @@ from comfy_serverless.errors import InvalidRequest, NotFound, PayloadTooLarge
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job
 from comfy_serverless.workflows.checkup import refuse_broken
 from comfy_serverless.workflows.items import Head
+from comfy_serverless.workflows.meant import SHARED
 from comfy_serverless.workflows.reference import NAME, Reference, check_alias, check_name
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
@@ -101,11 +102,14 @@ def get_workflow(
     tags=[_TAG],
     responses={200: documented("A page of versions.", VersionList), **NOT_FOUND, **INVALID, **REFUSALS},
 )
-def list_versions(name: Name, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Response[str]:
+def list_versions(
+    name: Name, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, source: SourceQuery = None
+) -> Response[str]:
     """Return a page of versions, without their graphs."""
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and 0 < int(cursor[:7]) <= 999_999):
         raise bad_cursor()
-    head = seen(services(router), _reference(name, None, None), owner=caller(router).owner).head
+    reference = _reference(name, None, None, source)
+    head = seen(services(router), reference, owner=caller(router).owner, is_shared=source == "operator").head
     if head is None:
         raise NotFound(f"the workflow {name!r} is a file in the image: it has version 0, and no other.")
     before = {} if cursor is None else {"before": int(cursor)}
@@ -127,9 +131,13 @@ def list_versions(name: Name, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None
         **REFUSALS,
     },
 )
-def get_version(name: Name, number: Annotated[int, Path(ge=0, le=999_999)]) -> Response[str]:
+def get_version(
+    name: Name, number: Annotated[int, Path(ge=0, le=999_999)], source: SourceQuery = None
+) -> Response[str]:
     """Return all that is kept of a version."""
-    version = services(router).named.find(_reference(name, None, number), owner=caller(router).owner, key="")
+    reference = _reference(name, None, number, source).to_text()
+    meant = f"{SHARED}{reference}" if source == "operator" else reference
+    version = services(router).named.find(meant, owner=caller(router).owner, key="")
     tag = f'"{version.content_sha256[:32]}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     if tag in (router.current_event.headers.get("if-none-match") or ""):

@@ -194,7 +194,7 @@ class VersionEntry(_Shown):
     created_by: str
     note: str
     release: str
-    sha256: str
+    sha256: Annotated[str, Field(description="Of its document in the bucket, which has the note and the date, too.")]
     aliases: Annotated[list[str], Field(description="The aliases that lead here, also with a part of their runs.")]
 
 
@@ -221,7 +221,7 @@ class WorkflowVersion(_Shown):
     note: str
     release: str
     description: str
-    sha256: str
+    sha256: Annotated[str, Field(description="Of graph, inputs and outputs: what is the same runs the same.")]
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     json_schema: Annotated[dict[str, Any], Field(alias="schema")]

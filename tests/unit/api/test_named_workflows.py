@@ -382,6 +382,15 @@ def test_source_means_the_operators_whatever_the_owner_has(api: ApiWorld) -> Non
     push(api, description="mine")
     assert api.request("GET", f"{LIST}/poster").json["description"] == "mine"
     assert api.request("GET", f"{LIST}/poster?source=operator").json["description"] == "The operator's."
+    versions = f"{LIST}/poster/versions"
+    assert api.request("GET", f"{versions}/1").json["description"] == "mine"
+    assert api.request("GET", f"{versions}/1?source=operator").json["description"] == "The operator's."
+    rows = {owner: api.services.workflows.versions(owner, "poster") for owner in ("team", "")}
+    for query, owner in (("", "team"), ("?source=operator", "")):
+        told = api.request("GET", f"{versions}{query}").json["versions"]
+        assert [one["sha256"] for one in told] == [row.sha256 for row in rows[owner]]
+    for path in (versions, f"{versions}/1"):
+        assert api.request("GET", f"{path}?source=image").status in {404, 422}, path
     ran = [run(api, query=query) for query in ("", "source=operator", "source=operator&version=1")]
     assert [one.status for one in ran] == [201, 201, 201]
     for name in ("secret", "nobodys"):

@@ -96,7 +96,7 @@ const named = async (place, name, query, list) => {
     return null;
   }
   return formView(place, {
-    head: headOf(name, [versionMenu(workflow, which), h("a", { class: "button quiet small", href: `#/workflows/${encodeURIComponent(name)}` }, "Versions")]),
+    head: headOf(name, [versionMenu(workflow, which), h("a", { class: "button quiet small", href: `#/workflows/${encodeURIComponent(name)}${workflow.source === "own" ? "" : `?source=${workflow.source}`}` }, "Versions")]),
     about: workflow.description ? h("p", { class: "dim about" }, workflow.description) : null,
     fields,
     held,

@@ -8,8 +8,10 @@ import { action, confirm, dialog, empty, failure, field, time, toast } from "./p
 
 const OWN = "own";
 const pathOf = (name, more = "") => `workflows/${encodeURIComponent(name)}${more}`;
+/** Whose is meant, whatever this key's owner has of that name. */
+const sourceOf = ({ source }) => (source === OWN ? {} : { source });
 const runAddress = (one, query = {}) => {
-  const asked = new URLSearchParams({ ...(one.source === OWN ? {} : { source: one.source }), ...query });
+  const asked = new URLSearchParams({ ...sourceOf(one), ...query });
   return `#/run/${encodeURIComponent(one.name)}${asked.size ? `?${asked}` : ""}`;
 };
 
@@ -73,7 +75,7 @@ const one = async (root, name, source) => {
   const load = async () => {
     const workflow = await get(pathOf(name), source ? { source } : {});
     const isOwn = workflow.source === OWN;
-    const versions = workflow.source === "image" ? { versions: [] } : await get(pathOf(name, "/versions"), { limit: 50 });
+    const versions = workflow.source === "image" ? { versions: [] } : await get(pathOf(name, "/versions"), { limit: 50, source });
     const take = (file) => pushed(file, status, name, async (kept) => {
       toast(kept.is_new ? `Version ${kept.version} is kept. Promote it to run it.` : `Nothing new: it is version ${kept.version}.`);
       replace(status);
@@ -155,7 +157,7 @@ const versionCard = (workflow, page, isOwn, load) => {
   const cells = (version) => versionCells(workflow, version, isOwn, load);
   const more = h("div", { class: "actions" });
   const paintMore = (cursor) => replace(more, cursor ? action("Older ones", async () => {
-    const next = await get(pathOf(workflow.name, "/versions"), { limit: 50, cursor });
+    const next = await get(pathOf(workflow.name, "/versions"), { limit: 50, cursor, ...sourceOf(workflow) });
     card.querySelector("tbody").append(...rowsOf(next.versions.map(cells), KINDS).children);
     paintMore(next.next_cursor);
   }, { kind: "quiet small" }) : null);
@@ -174,8 +176,9 @@ const versionCells = (workflow, version, isOwn, load) => [
     action("JSON", () => saved(workflow, version.number), { kind: "quiet small", title: "Save the graph" })),
 ];
 
-const saved = async ({ name }, number) => {
-  const version = await get(pathOf(name, `/versions/${number}`));
+const saved = async (workflow, number) => {
+  const { name } = workflow;
+  const version = await get(pathOf(name, `/versions/${number}`), sourceOf(workflow));
   hand(new Blob([stringify(version.editors ?? version.workflow, 1)], { type: "application/json" }), `${name}-${number}.json`);
 };
 
@@ -190,7 +193,7 @@ const health = (workflow) => {
   const place = h("section", {});
   if (workflow.source === "operator") return null;
   get("workflows/doctor", { name: workflow.name }).then(({ versions, is_known }) => {
-    const found = versions.filter((version) => version.findings.length);
+    const found = versions.filter((version) => version.findings.length && Boolean(version.version) === (workflow.source === OWN));
     replace(place, is_known ? null : h("p", { class: "dim" }, "No worker has told yet which nodes and models it has: run any job first, and its needs are checked."),
       is_known && !found.length ? h("p", { class: "good" }, "It has all nodes and models that it needs.") : null,
       found.map((version) => h("div", { class: "stack" }, versions.length > 1 ? h("h3", {}, `Version ${version.version}`) : null, findings(version.findings))));
