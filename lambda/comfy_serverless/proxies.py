@@ -20,14 +20,10 @@ import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.hosts import names_this_machine
-
-if TYPE_CHECKING:
-    from urllib3 import PoolManager
 
 #: Every variable that says something about proxies.
 VARIABLES = tuple(
@@ -100,10 +96,7 @@ def connect(host: str, port: int, *, proxy: Proxy | None, timeout_s: float) -> s
     if proxy is None:
         return socket.create_connection((host, port), timeout=timeout_s)
     until = time.monotonic() + timeout_s
-    try:
-        sock = socket.create_connection((proxy.host, proxy.port), timeout=timeout_s)
-    except OSError as error:
-        raise ProxyRefused(f"the proxy {proxy} cannot be reached: {error}") from error
+    sock = connect_to(proxy, timeout_s=timeout_s)
     try:
         _ask_for_way(sock, host_and_port(host, port), proxy, until)
         sock.settimeout(timeout_s)
@@ -113,13 +106,16 @@ def connect(host: str, port: int, *, proxy: Proxy | None, timeout_s: float) -> s
     return sock
 
 
-def pool_manager(proxy: Proxy | None, **options: Any) -> PoolManager:  # noqa: ANN401  (urllib3's own options)
-    """urllib3's pools, through a proxy if one is given. urllib3 itself reads no variable."""
-    import urllib3  # here: it takes a while to load
+def connect_to(proxy: Proxy, *, timeout_s: float) -> socket.socket:
+    """A connection to a proxy itself, for requests that name the whole address.
 
-    if proxy is None:
-        return urllib3.PoolManager(**options)
-    return urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, **options)
+    Raises:
+        ProxyRefused: there is none.
+    """
+    try:
+        return socket.create_connection((proxy.host, proxy.port), timeout=timeout_s)
+    except OSError as error:
+        raise ProxyRefused(f"the proxy {proxy} cannot be reached: {error}") from error
 
 
 def spare_this_machine(environment: MutableMapping[str, str]) -> None:

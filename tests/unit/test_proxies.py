@@ -308,8 +308,7 @@ OPENERS = frozenset(
 PLACES = {
     "proxies.py": "decides",
     "cli/remote_api.py": "requests decides by the same variables; its session for this machine reads none",
-    "connector/server.py": "its pools and sockets are those of `proxies`",
-    "connector/client.py": "sends through the pool of its server",
+    "connector/http_connections.py": "its sockets are those of its server",
     "connector/events.py": "hands the library a socket of its server",
     "connector/ports.py": "looks whether a port of this machine is open",
     "handlers/runtime_api.py": "Lambda's own address beside the function; no variable leads there through a proxy",
@@ -330,7 +329,7 @@ def calls_of_openers() -> Iterator[tuple[str, str]]:
 
 def test_no_other_place_opens_connections() -> None:
     strangers = sorted({(place, name) for place, name in calls_of_openers() if place not in PLACES})
-    assert strangers == [], "let `proxies` decide: pool_manager(proxy_for(url)), or connect(…, proxy=proxy_for(url))"
+    assert strangers == [], "let `proxies` decide: connect(…, proxy=proxy_for(url))"
 
 
 def test_the_places_that_may_are_there() -> None:

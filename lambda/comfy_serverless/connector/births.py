@@ -14,7 +14,7 @@ _SIZE_BYTES, _BIRTH_AT = 256, 0x50
 _SECONDS = 1e9
 
 
-def birth_s(path: Path) -> float | None:
+def birth_s(path: str | Path) -> float | None:
     """When a file was made, in seconds since the epoch; None where neither the system nor the file system knows it."""
     if not sys.platform.startswith("linux"):
         return None

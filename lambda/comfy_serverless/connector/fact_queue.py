@@ -10,9 +10,7 @@ from collections.abc import Collection
 from comfy_serverless.connector.facts import CancelAsked, EventSeen, Fact
 
 #: Events that need no reaction until `executing {node: null}` or an error comes.
-ON_THE_WAY = frozenset(
-    {"execution_start", "execution_cached", "execution_success", "progress", "progress_state"}
-)
+ON_THE_WAY = frozenset({"execution_start", "execution_cached", "execution_success", "progress", "progress_state"})
 
 
 class FactQueue:

@@ -37,7 +37,7 @@ class LateFiles:
         self._since_s = 0.0
         #: What was there already, of the moment in which the owner's runs began.
         self._before: set[tuple[int, int, int]] = set()
-        self._folders: set[Path] = set()
+        self._folders: set[str] = set()
 
     def change(self, owner: str, folders: Mapping[str, Path]) -> None:
         """Note whose runs begin now; if the last ones were another's, what came late of those is moved out."""
@@ -50,15 +50,16 @@ class LateFiles:
         self._before = {
             (state.st_dev, state.st_ino, state.st_ctime_ns)
             for root in roots
-            for _, state in self._remembered.changed_files(root, since_s=self._since_s, seen=self._folders)
+            for _, state in self._remembered.changed_files(str(root), since_s=self._since_s, seen=self._folders)
         }
 
     def _move_out(self, roots: list[Path]) -> None:
         moved: list[str] = []
         for root in roots:
-            for path, state in self._remembered.changed_files(root, since_s=self._since_s):
+            for name, state in self._remembered.changed_files(str(root), since_s=self._since_s):
                 if (state.st_dev, state.st_ino, state.st_ctime_ns) in self._before:
                     continue
+                path = Path(name)
                 try:
                     self._keep_in.mkdir(mode=0o700, parents=True, exist_ok=True)
                     shutil.move(path, self._keep_in / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}-{path.name[-150:]}")
@@ -81,7 +82,7 @@ class LateFiles:
 
     def _remove_empty(self, folder: Path, root: Path) -> None:
         """Remove the folders on a file's way that are empty now, and as new: their names may tell something."""
-        while folder != root and folder not in self._folders:
+        while folder != root and str(folder) not in self._folders:
             try:
                 folder.rmdir()
             except OSError:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, Made, MadeFiles, Place, Remembered, View
-from comfy_serverless.connector.real_paths import folder_below, path_below, real_folder
+from comfy_serverless.connector.real_paths import folder_below, path_below, real_folder, way_below
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class LocalFiles(MadeFiles):
     def __init__(
         self, folders: Mapping[str, Path], remembered: Remembered, *, view: View, keep_in: Path | None = None
     ) -> None:
-        self._folders = {kind: folder for kind, folder in folders.items() if kind in ("output", "temp")}
+        self._folders = {kind: str(folder) for kind, folder in folders.items() if kind in ("output", "temp")}
         self.remembered = remembered
         self.finds_late = keep_in is not None
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
@@ -55,19 +55,19 @@ class LocalFiles(MadeFiles):
         self._keep_in = keep_in
         self._began_s, self._ended_s = time.time(), -math.inf
         #: By their paths in ComfyUI's folders.
-        self._made: dict[Path, Made] = {}
-        self._states: dict[Path, os.stat_result] = {}
-        self._times_taken: Counter[Path] = Counter()
-        self._seen_folders: set[Path] = set()
-        self._resolved: dict[tuple[str, str], Path | None] = {}
+        self._made: dict[str, Made] = {}
+        self._states: dict[str, os.stat_result] = {}
+        self._times_taken: Counter[str] = Counter()
+        self._seen_folders: set[str] = set()
+        self._resolved: dict[tuple[str, str], str | None] = {}
         #: What nodes call a folder: its type, and where it is below that.
-        self._subfolders: dict[Path, tuple[str, str]] = {}
+        self._subfolders: dict[str, tuple[str, str]] = {}
         self._has_looked = False
         #: Whether the prompt before this one may have been another client's, of whose end nothing is known here.
         self._is_after_strangers = False
-        self._own: tuple[Path, ...] = ()
+        self._own: tuple[str, ...] = ()
         if keep_in is not None:
-            self._own = tuple(folder / JOBS_FOLDER / keep_in.name for folder in self._folders.values())
+            self._own = tuple(f"{folder}/{JOBS_FOLDER}/{keep_in.name}" for folder in self._folders.values())
         #: What was there already, of the moments that count as the run's beginning: by device, inode and change.
         self._before: set[tuple[int, int, int]] = set()
         with remembered.lock:
@@ -114,7 +114,7 @@ class LocalFiles(MadeFiles):
         """See MadeFiles. The path is below one of the folders, begins with its name, or is absolute."""
         for kind, folder in self._folders.items():
             for relative in dict.fromkeys((text, text.removeprefix(f"{kind}/"))):
-                path = path_below(folder, Path(relative))
+                path = path_below(folder, relative)
                 if path is not None and (made := self.claim(self._place(path), cached=cached)):
                     return made
         return None
@@ -151,7 +151,9 @@ class LocalFiles(MadeFiles):
             if not is_apart and (is_strict or not is_alone):
                 last_s = max(until_s, self._ended_s + _ROUNDING_S)
                 taken = {path for path, _ in new}
-                unsure = [path.name for path, state in there if path not in taken and state.st_ctime < last_s]
+                unsure = [
+                    os.path.basename(path) for path, state in there if path not in taken and state.st_ctime < last_s
+                ]
                 self.nothing = _nothing_certain(unsure)
         found = [(path, _at_rest(path, state)) for path, state in new]
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
@@ -195,15 +197,15 @@ class LocalFiles(MadeFiles):
         for path, was in self._states.items():
             try:
                 # What has the name now may be a later run's.
-                if os.path.samestat(path.lstat(), was):
-                    path.unlink()
+                if os.path.samestat(os.lstat(path), was):
+                    os.unlink(path)
             except FileNotFoundError:
                 pass
             except OSError as error:
                 logger.warning("a file of a run could not be removed from ComfyUI's folder: %s", error)
         if self._keep_in is not None:
             for folder in self._folders.values():
-                _move_out(folder / JOBS_FOLDER, self._keep_in)
+                _move_out(f"{folder}/{JOBS_FOLDER}", self._keep_in)
         self._remove_folders()
         self._states.clear()
 
@@ -213,10 +215,12 @@ class LocalFiles(MadeFiles):
         In the folder of all jobs only its own, and those that its files were in: another run may just have made one
         there.
         """
-        stays = {path for root in self._folders.values() for path in (root, root / JOBS_FOLDER)}
-        new = {folder for folder in self._seen_folders - self.remembered.folders - stays if self._is_for_all(folder)}
-        for folder in {path.parent for path in self._states}:
-            while folder not in stays and folder not in self.remembered.folders:
+        roots = [Path(folder) for folder in self._folders.values()]
+        stays = {path for root in roots for path in (root, root / JOBS_FOLDER)}
+        stays |= {Path(folder) for folder in self.remembered.folders}
+        new = {folder for folder in map(Path, self._seen_folders) if folder not in stays and self._is_for_all(folder)}
+        for folder in {Path(path).parent for path in self._states}:
+            while folder not in stays:
                 new.add(folder)
                 folder = folder.parent
         for folder in sorted(new, key=lambda path: len(path.parts), reverse=True):
@@ -225,60 +229,60 @@ class LocalFiles(MadeFiles):
 
     def _is_for_all(self, folder: Path) -> bool:
         """Whether a folder is the run's own, or in none of the folders of jobs."""
-        parents = {folder, *folder.parents}
+        parents = {str(folder), *map(str, folder.parents)}
         return not parents.isdisjoint(self._own) or parents.isdisjoint(
-            root / JOBS_FOLDER for root in self._folders.values()
+            f"{root}/{JOBS_FOLDER}" for root in self._folders.values()
         )
 
-    def _path(self, place: Place) -> Path | None:
+    def _path(self, place: Place) -> str | None:
         """Where a place is, unless it is none of ComfyUI's. A node's files are in one folder: that is resolved once."""
         folder = self._folders.get(place.folder_type)
         if folder is None:
             return None
         if "/" in place.name:
-            return path_below(folder, Path(place.subfolder, place.name))
+            return path_below(folder, os.path.join(place.subfolder, place.name))
         where = place.folder_type, place.subfolder
         if where not in self._resolved:
             self._resolved[where] = folder_below(folder, place.subfolder)
         parent = self._resolved[where]
-        return parent / place.name if parent is not None else None
+        return None if parent is None else f"{parent}/{place.name}"
 
-    def _place(self, path: Path) -> Place:
-        parent = path.parent
+    def _place(self, path: str) -> Place:
+        parent, name = os.path.split(path)
         known = self._subfolders.get(parent)
         if known is None:
-            kind, folder = next((kind, folder) for kind, folder in self._folders.items() if path.is_relative_to(folder))
-            subfolder = parent.relative_to(folder).as_posix()
-            known = self._subfolders[parent] = kind, "" if subfolder == "." else subfolder
+            ways = ((kind, way_below(folder, parent)) for kind, folder in self._folders.items())
+            known = self._subfolders[parent] = next((kind, way) for kind, way in ways if way is not None)
         kind, subfolder = known
-        return Place(path.name, subfolder, kind)
+        return Place(name, subfolder, kind)
 
-    def _is_known(self, path: Path, state: os.stat_result) -> bool:
+    def _is_known(self, path: str, state: os.stat_result) -> bool:
         """Whether this file has been taken, and not only an earlier one of its name."""
         return path in self._made and os.path.samestat(self._states[path], state)
 
-    def _taken(self, path: Path) -> Made | None:
+    def _taken(self, path: str) -> Made | None:
         """A file of ComfyUI's folders, if it is new and no other run's.
 
         A node may have put another file in the place of one that was taken: each is the output of who has named it.
         """
         before = self._made.get(path)
         try:
-            state = path.lstat()
+            state = os.lstat(path)
         except (OSError, ValueError):  # it is not there any more, or no file can have its name
             return before
         if self._is_known(path, state):
             return before
         if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode) or self._is_anothers(path):
             return None
-        if real_folder(path.parent) != path.parent:
+        folder = os.path.dirname(path)
+        if real_folder(folder) != folder:
             return None  # a folder on its way has become a link, which may lead anywhere
         is_link = not stat.S_ISREG(state.st_mode)
         if is_link or self._was_there(path, state):
             if is_link or state.st_nlink > 1:
                 self._states[path] = state  # a name without a file of the run, which goes with those of the run
             return None
-        place, kept = self._place(path), path
+        place, kept = self._place(path), Path(path)
         try:
             with self.remembered.lock:
                 if not self.remembered.is_free(state, self):
@@ -286,7 +290,7 @@ class LocalFiles(MadeFiles):
                 linked = state
                 if self._keep_in is not None:
                     kept = _link(path, state, self._new_kept(self._keep_in, path, place))
-                    linked = path.lstat()  # another name is a change
+                    linked = os.lstat(path)  # another name is a change
                 self.remembered.take(linked, self)
         except FileNotFoundError:
             return None
@@ -294,13 +298,13 @@ class LocalFiles(MadeFiles):
         self._states[path] = state
         return made
 
-    def _new_kept(self, keep_in: Path, path: Path, place: Place) -> Path:
+    def _new_kept(self, keep_in: Path, path: str, place: Place) -> Path:
         """Where a file is kept. Earlier ones of its name that this run has taken stay where they are."""
         times = self._times_taken[path]
         self._times_taken[path] += 1
         return _kept(keep_in, place, times)
 
-    def _was_there(self, path: Path, state: os.stat_result) -> bool:
+    def _was_there(self, path: str, state: os.stat_result) -> bool:
         """Whether a file was there before the run, and has only been given another name in it.
 
         A copy may have the time of change of what it is a copy of: its birth tells the two apart.
@@ -311,18 +315,20 @@ class LocalFiles(MadeFiles):
         born_s = birth_s(path)
         return born_s < began_s if born_s is not None else state.st_nlink > 1
 
-    def _is_anothers(self, path: Path) -> bool:
+    def _is_anothers(self, path: str) -> bool:
         """Whether a file is in the folder of another run that is in the engine too, and may not have named it yet."""
         if self._keep_in is None or self.remembered.runs <= 1:
             return False
-        folders = {folder / JOBS_FOLDER for folder in self._folders.values()}
-        return not folders.isdisjoint(path.parents) and set(self._own).isdisjoint(path.parents)
+        folders = {f"{folder}/{JOBS_FOLDER}" for folder in self._folders.values()}
+        parents = {str(folder) for folder in Path(path).parents}
+        return not folders.isdisjoint(parents) and parents.isdisjoint(self._own)
 
-    def _from_before(self, place: Place, path: Path | None) -> Made | None:
+    def _from_before(self, place: Place, path: str | None) -> Made | None:
         """The file of a cached node: of an earlier delivery of this job, or of an earlier run of the owner."""
         if self._keep_in is None:
-            is_believed = path is not None and _is_file(path) and place not in self.remembered.refused
-            return Made(place, path, lambda: self._view(*place)) if is_believed else None
+            if path is None or not _is_file(path) or place in self.remembered.refused:
+                return None
+            return Made(place, Path(path), lambda: self._view(*place))
         if path is None:
             return None
         place = self._place(path)
@@ -353,7 +359,7 @@ def _kept(keep_in: Path, place: Place, times: int = 0) -> Path:
     return keep_in / (f"{folder}-{times + 1}" if times else folder) / place.name
 
 
-def _move_out(jobs: Path, keep_in: Path) -> None:
+def _move_out(jobs: str, keep_in: Path) -> None:
     """Move the own folder of a run, one of the jobs', to where its files are kept: with those it is removed.
 
     The next job waits for this, and a file system takes a millisecond or five to remove a folder. Where it cannot be
@@ -368,14 +374,14 @@ def _move_out(jobs: Path, keep_in: Path) -> None:
             os.close(folder)
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: str | Path) -> bool:
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
+        return stat.S_ISREG(os.lstat(path).st_mode)
     except (OSError, ValueError):
         return False
 
 
-def _link(path: Path, state: os.stat_result, target: Path) -> Path:
+def _link(path: str, state: os.stat_result, target: Path) -> Path:
     """Give a file a second name, so that it stays when the first is removed; return that name.
 
     Where the file system cannot do that, the file is copied. Raises FileNotFoundError if it is no longer the same.
@@ -397,12 +403,12 @@ def _link(path: Path, state: os.stat_result, target: Path) -> Path:
     return target
 
 
-def _at_rest(path: Path, state: os.stat_result) -> os.stat_result:
+def _at_rest(path: str, state: os.stat_result) -> os.stat_result:
     """The state of a file once it has not changed for a moment: something may still be writing it."""
     give_up_at = time.monotonic() + _AT_REST_WITHIN_S
     # A file may have been given a time in the future.
     while -TICK_S < time.time() - state.st_mtime < _AT_REST_S and time.monotonic() < give_up_at:
         time.sleep(_AT_REST_S)
         with suppress(FileNotFoundError):
-            state = path.lstat()
+            state = os.lstat(path)
     return state

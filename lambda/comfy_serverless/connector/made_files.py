@@ -104,15 +104,15 @@ class Remembered:
         #: The files that runs have made, by device and inode, with the time of their last change, so that none is
         #: another run's too.
         self._taken: OrderedDict[tuple[int, int], tuple[int, object]] = OrderedDict()
-        self._subfolders: dict[Path, tuple[int, tuple[Path, ...]]] = {}
+        self._subfolders: dict[str, tuple[int, tuple[str, ...]]] = {}
         self.refused: set[Place] = set()
         self.vain: Counter[str] = Counter()
-        self.folders: set[Path] = set()
+        self.folders: set[str] = set()
         self.runs = 0
         self.spans: OrderedDict[object, tuple[float, float]] = OrderedDict()
         self.numbers: deque[float] = deque([-1.0], maxlen=_MAX_SPANS)
         for folder in (folders or {}).values():
-            self.changed_files(folder, since_s=math.inf, seen=self.folders)
+            self.changed_files(str(folder), since_s=math.inf, seen=self.folders)
 
     def note_span(self, run: object, began_s: float, ended_s: float) -> None:
         """Note when a run has executed."""
@@ -138,49 +138,52 @@ class Remembered:
             self.refused.update(places)
 
     def changed_files(
-        self, folder: Path, *, since_s: float, seen: set[Path] | None = None
-    ) -> list[tuple[Path, os.stat_result]]:
-        """The files and links below a folder that have come into it since then, in seconds since the epoch.
+        self, folder: str, *, since_s: float, seen: set[str] | None = None
+    ) -> list[tuple[str, os.stat_result]]:
+        """The paths of the files and links below a folder that have come into it since then, in seconds since the epoch.
 
         Folders that nothing has come into since are not read again: an output folder can hold years of pictures.
 
         Args:
             seen: the folders are added to it.
         """
-        found: list[tuple[Path, os.stat_result]] = []
+        found: list[tuple[str, os.stat_result]] = []
         pending = [folder]
         while pending:
             directory = pending.pop()
             with suppress(FileNotFoundError, NotADirectoryError):
-                changed_ns = directory.stat().st_mtime_ns
+                changed_ns = os.stat(directory).st_mtime_ns
                 is_changed = changed_ns / 1e9 >= since_s
                 known = self._subfolders.get(directory)
                 if is_changed or known is None or known[0] != changed_ns:
                     with os.scandir(directory) as entries:
                         subfolders, files = _folders_and_files(entries)
-                    found += _changed(files if is_changed else (), since_s)
-                    known = self._subfolders[directory] = changed_ns, subfolders
-                    if changed_ns / 1e9 > time.time() - TICK_S:
-                        del self._subfolders[directory]
-                pending.extend(known[1])
+                    if is_changed:
+                        found += _changed(files, since_s)
+                    known = changed_ns, subfolders
+                    if changed_ns / 1e9 <= time.time() - TICK_S:
+                        self._subfolders[directory] = known
+                    else:
+                        self._subfolders.pop(directory, None)
+                pending += known[1]
                 if seen is not None:
                     seen.add(directory)
         return found
 
 
-def _folders_and_files(entries: Iterable[os.DirEntry[str]]) -> tuple[tuple[Path, ...], list[os.DirEntry[str]]]:
+def _folders_and_files(entries: Iterable[os.DirEntry[str]]) -> tuple[tuple[str, ...], list[os.DirEntry[str]]]:
     folders, files = [], []
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            folders.append(Path(entry.path))
+            folders.append(entry.path)
         else:
             files.append(entry)
     return tuple(folders), files
 
 
-def _changed(files: Iterable[os.DirEntry[str]], since_s: float) -> Iterator[tuple[Path, os.stat_result]]:
+def _changed(files: Iterable[os.DirEntry[str]], since_s: float) -> Iterator[tuple[str, os.stat_result]]:
     for file in files:
         with suppress(FileNotFoundError):
             state = file.stat(follow_symlinks=False)
             if state.st_ctime >= since_s:
-                yield Path(file.path), state
+                yield file.path, state

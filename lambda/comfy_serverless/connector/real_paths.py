@@ -1,42 +1,48 @@
-"""Where files really are: their paths with all links resolved."""
+"""Where files really are: their paths with all links resolved. As texts: a job waits for this, and `Path` takes its time."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 
-def real_folder(folder: Path) -> Path:
-    """Where a folder is. A job waits for this: the kernel says it at once, `Path.resolve` asks for each part of a path.
+def real_folder(folder: str) -> str:
+    """Where a folder is. The kernel says it at once; `realpath` asks it for each part of the path.
 
     Raises:
-        OSError, ValueError: nothing can be called that: it is too long, has a NUL in it, or links that go round.
+        OSError, ValueError: nothing can be called that: it is too long, or has a NUL in it.
     """
     try:
         descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:  # it is not there, or no folder
-        return folder.resolve()
+        return os.path.realpath(folder)
     try:
-        return Path(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115
+        return os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError:  # there is no /proc
-        return folder.resolve()
+        return os.path.realpath(folder)
     finally:
         os.close(descriptor)
 
 
-def folder_below(folder: Path, relative: str) -> Path | None:
-    """A folder in a folder, which has no links on its way; None if it leads out of that."""
+def way_below(folder: str, path: str) -> str | None:
+    """The way from a folder to what is in it, "" to itself; None to what is elsewhere."""
+    if path == folder:
+        return ""
+    return path[len(folder) + 1 :] if path.startswith(f"{folder}/") else None
+
+
+def folder_below(folder: str, relative: str) -> str | None:
+    """A folder in a folder, which has no links on its way; None if it leads out of that, or cannot be."""
     try:
-        found = real_folder(folder / relative)
+        found = real_folder(os.path.join(folder, relative))
     except (OSError, ValueError):
         return None
-    return found if found.is_relative_to(folder) else None
+    return None if way_below(folder, found) is None else found
 
 
-def path_below(folder: Path, relative: Path) -> Path | None:
+def path_below(folder: str, relative: str) -> str | None:
     """The same for what may be a file."""
     try:
-        path = (folder / relative).resolve()
+        path = os.path.realpath(os.path.join(folder, relative))
     except (OSError, ValueError):
         return None
-    return path if path.is_relative_to(folder) else None
+    return None if way_below(folder, path) is None else path

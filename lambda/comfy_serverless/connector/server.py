@@ -7,7 +7,6 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from comfy_serverless import proxies
@@ -16,13 +15,12 @@ from comfy_serverless.proxies import Proxy
 from comfy_serverless.redaction import redact_url
 from comfy_serverless.settings import Settings
 
-if TYPE_CHECKING:
-    from urllib3 import HTTPConnectionPool
-
 _PORTS = {"http": 80, "https": 443}
 #: A secret of fewer characters would take half of every message with it.
 _SHORTEST_SECRET = 4
 _HIDDEN = "…"
+#: What we call ourselves: some of what stands before a ComfyUI lets nobody in who has no name.
+_NAME = "comfy-serverless"
 #: What stands in an address between that of IPv6 and its zone, the network of this machine that it is in.
 _ZONE = "%25"
 _ZONED = re.compile(r"%25[^\]]*(?=\])")
@@ -125,19 +123,29 @@ class Server:
         is_forwarded = self.proxy is not None and self.scheme == "http"
         return f"{self._origin if is_forwarded else ''}{self.path}{path}"
 
-    def http_pool(self, *, connections: int) -> HTTPConnectionPool:
-        """The connections for HTTP."""
-        manager = proxies.pool_manager(self.proxy, maxsize=connections)
-        # urllib3 takes a zone as addresses write it, and in brackets.
-        host = f"[{self.host.replace('%', _ZONE, 1)}]" if "%" in self.host else self.host
-        pool = manager.connection_from_host(host, self.port, scheme=self.scheme)
+    @property
+    def head(self) -> str:
+        """The lines that every request begins with, after the one that says what is asked for."""
         # The zone of an address is this machine's name for a network, and nobody else's business (RFC 6874).
-        asked = _ZONED.sub("", self._origin.partition("://")[2])
-        pool.headers = {"Host": asked, **self.headers}
-        return pool
+        host = _ZONED.sub("", self._origin.partition("://")[2])
+        to_proxy = self.proxy.headers if self.proxy is not None and self.scheme == "http" else {}
+        lines = {"Host": host, "Accept-Encoding": "identity", "User-Agent": _NAME, **to_proxy, **self.headers}
+        return "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+
+    def open_connection(self, *, timeout_s: float) -> socket.socket:
+        """A connection for requests: to the server or, if that has to know the whole address, to its proxy.
+
+        Raises:
+            OSError: there is none.
+        """
+        if self.proxy is None or self.scheme != "http":
+            return self.open_socket(timeout_s=timeout_s)
+        sock = proxies.connect_to(self.proxy, timeout_s=timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def open_socket(self, *, timeout_s: float) -> socket.socket:
-        """A connection for the websocket, with TLS if its address says so.
+        """A connection to the server itself, with TLS if its address says so.
 
         Raises:
             OSError: there is none.

@@ -193,7 +193,9 @@ def test_what_is_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             ComfyError, match=rf"gpu\.example \(COMFYUI_URL, through the proxy {proxy.url} \(ALL_PROXY"
         ) as raised:
             AnotherConnector(settings=Settings(comfyui_url="http://gpu.example"))
-        with pytest.raises(ComfyError, match=r"Tunnel connection failed: 403.*name gpu\.example in NO_PROXY"):
+        with pytest.raises(
+            ComfyError, match=r"gives no way to gpu\.example:443: HTTP/1\.1 403.*name gpu\.example in NO_PROXY"
+        ):
             AnotherConnector(settings=Settings(comfyui_url="https://gpu.example"))
     assert "s3cret" not in raised.value.message
 

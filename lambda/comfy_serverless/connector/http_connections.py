@@ -1,0 +1,146 @@
+"""The connections to one server, which are kept: each request goes out in one piece, and `http.client` reads its answer.
+
+Built on sockets because a short job waits for its submit: urllib3 and `http.client` take ten times as long to write a
+request, and send its head and its body apart, so that the server begins twice.
+"""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from comfy_serverless.connector.server import Server
+
+#: What answers may break off with, or be unreadable by.
+HTTP_ERRORS = (OSError, http.client.HTTPException, UnicodeError)
+
+_CONNECT_TIMEOUT_S = 3.05
+
+
+class Answer:
+    """An answer. As long as its body is to be read it must be closed; one that is read to its end keeps its connection.
+
+    Attributes:
+        data: the body, once `load` has read it.
+    """
+
+    def __init__(self, response: http.client.HTTPResponse, sock: socket.socket, connections: HttpConnections) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.data = b""
+        self._response = response
+        self._sock: socket.socket | None = sock
+        self._connections = connections
+
+    def load(self) -> None:
+        """Read the whole body. Raises one of HTTP_ERRORS."""
+        try:
+            self.data = self._response.read()
+        finally:
+            self.close()
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer, which typing cannot say yet
+        """Read a part of the body; 0 at its end. Raises one of HTTP_ERRORS."""
+        size = self._response.readinto(buffer)
+        if not size and self._response.length:  # `http.client` takes that for the end
+            raise http.client.IncompleteRead(b"", self._response.length)
+        return size
+
+    def close(self) -> None:
+        """Let go of it. Does nothing the second time."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        if self._response.isclosed() and not self._response.will_close:
+            self._connections.keep(sock)
+        else:
+            self._response.close()
+            sock.close()
+
+
+class HttpConnections:
+    """Thread-safe: each request has a connection of its own until its answer is read.
+
+    Args:
+        most_kept: how many are kept while nobody needs them.
+    """
+
+    def __init__(self, server: Server, *, most_kept: int) -> None:
+        self._server = server
+        self._before_path, self._head = server.target(""), server.head
+        self._most_kept = most_kept
+        self._kept: list[socket.socket] = []
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Close those that nobody uses now, and the others when their answers are read."""
+        self._is_closed = True
+        while (sock := self._any_kept()) is not None:
+            sock.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: str = "",
+        body: bytes | Iterable[bytes] = b"",
+        timeout_s: float,
+    ) -> Answer:
+        """Send a request, and wait for the head of its answer.
+
+        Args:
+            headers: lines, each with its end; with `Content-Length`.
+            timeout_s: longest silence of the server, in seconds.
+
+        Raises one of HTTP_ERRORS.
+        """
+        head = f"{method} {self._before_path}{path} HTTP/1.1\r\n{self._head}{headers}\r\n".encode("ascii")
+        sock = self._open()
+        try:
+            sock.settimeout(timeout_s)
+            with suppress(BrokenPipeError):  # it has heard enough, and its answer says why
+                if isinstance(body, bytes):
+                    sock.sendall(head + body)
+                else:
+                    sock.sendall(head)
+                    for piece in body:
+                        sock.sendall(piece)
+            response = http.client.HTTPResponse(sock, method=method)
+            response.begin()
+        except BaseException:
+            sock.close()
+            raise
+        return Answer(response, sock, self)
+
+    def keep(self, sock: socket.socket) -> None:
+        """Take back a connection whose last answer was read to its end."""
+        if self._is_closed or len(self._kept) >= self._most_kept:
+            sock.close()
+        else:
+            self._kept.append(sock)
+
+    def _open(self) -> socket.socket:
+        if self._is_closed:
+            raise ConnectionError("the connections are closed")
+        while (sock := self._any_kept()) is not None:
+            if _is_quiet(sock):
+                return sock
+            sock.close()
+        return self._server.open_connection(timeout_s=_CONNECT_TIMEOUT_S)
+
+    def _any_kept(self) -> socket.socket | None:
+        with suppress(IndexError):
+            return self._kept.pop()
+        return None
+
+
+def _is_quiet(sock: socket.socket) -> bool:
+    """Whether the server has not closed it, nor says anything that nobody has asked for."""
+    look = select.poll()
+    look.register(sock, select.POLLIN)
+    return not look.poll(0)
