@@ -126,3 +126,26 @@ def test_a_change_of_what_is_fixed_is_seen() -> None:
     table = copy.deepcopy(TEMPLATE["Resources"]["JobsTable"])
     table["Properties"]["KeySchema"][0]["AttributeName"] = "id"
     assert fixed(table) != BEFORE["JobsTable"]
+
+
+# DynamoDB makes or deletes one index of a table in an update, and changes none in place.
+
+
+def index_steps(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> int:
+    """How many indexes must be made or deleted to get from one table to the other; one that is changed is both."""
+    return sum(index not in after for index in before) + sum(index not in before for index in after)
+
+
+def test_a_release_makes_or_deletes_one_index_at_most() -> None:
+    """More, and CloudFormation gives up: "Cannot perform more than one GSI creation or deletion in a single update"."""
+    last = json.loads((ROOT / "tests/fixtures/template/indexes.json").read_text(encoding="utf-8"))
+    now = TEMPLATE["Resources"]["JobsTable"]["Properties"]["GlobalSecondaryIndexes"]
+    assert index_steps(last, now) <= 1, "make it in a release of its own"
+
+
+def test_two_steps_of_indexes_are_seen() -> None:
+    now = TEMPLATE["Resources"]["JobsTable"]["Properties"]["GlobalSecondaryIndexes"]
+    assert index_steps(now, now[1:]) == index_steps(now[1:], now) == 1
+    wider = copy.deepcopy(now)
+    wider[0]["Projection"]["NonKeyAttributes"].append("more")
+    assert index_steps(now, wider) == index_steps(now, now[2:]) == 2
