@@ -39,7 +39,7 @@ _SLIPS = (
     (re.compile(r"`"), "leave out the ``` around it"),
     (re.compile(r"<"), "it is a web page, or XML"),
     (
-        re.compile("\ufffd|\\0"),
+        re.compile("[\x1f(x]?\ufffd|\\0"),  # also packed, by what the first byte of gzip, zstd or deflate is as text
         "it is not UTF-8 text, or packed: save it as UTF-8, and say `Content-Encoding` if it is packed",
     ),
     (re.compile(f"[{_UNSEEN}]"), "a blank or an invisible mark stands there that JSON does not know"),

@@ -25,6 +25,7 @@ _LARGEST_PUT_BYTES = 5_000_000_000
 #: Above every price of a second or of a request: who gives more has another unit in mind.
 _HIGHEST_PRICE_USD = 1000.0
 _LONGEST_SHOWN = 200
+_QUOTES = "\"'"
 _LONGEST_SECRET_PLACE = 2048
 UNSEEN = "has characters that cannot be seen, such as the end of a line from a file made on Windows"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]|arn:[\w:/.-]+")
@@ -343,7 +344,7 @@ def engine_address(text: str) -> str:
 
 def token(text: str) -> str:
     """A token alone."""
-    if not text.isascii() or not text.isprintable() or " " in text:
+    if not text.isascii() or not text.isprintable() or " " in text or text.strip(_QUOTES) != text:
         raise ValueError("must be the token alone, without `Bearer`, spaces and quotes")
     return text
 
@@ -433,6 +434,6 @@ def file_or_object(text: str) -> str:
 
 def shown(text: str) -> str:
     """A value for a message: an address without what lets somebody in, even if it is no good one."""
-    address = redact_url(text) if "://" in text else text
+    address = redact_url(text.strip(_QUOTES)) if "://" in text else text
     address = f"…@{address.rpartition('@')[2]}" if "@" in address else address
     return address if len(address) <= _LONGEST_SHOWN else f"{address[:_LONGEST_SHOWN]}…"

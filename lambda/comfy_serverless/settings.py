@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from comfy_serverless import setting_values as to
 from comfy_serverless.errors import InvalidSetting
@@ -402,6 +402,10 @@ def more_settings(text: str, environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, _, value in words}
 
 
+#: `docker run --env-file` and systemd keep what a shell would take away.
+_QUOTED: Final = ". It begins with a quotation mark: a file of variables that no shell reads has values without them"
+
+
 def _read(text: str, facts: Mapping[str, Any]) -> object:
     """The value that a variable's text means."""
     is_secret = facts["is_secret"]
@@ -409,7 +413,8 @@ def _read(text: str, facts: Mapping[str, Any]) -> object:
         return facts["convert"](text if facts["convert"] in (to.headers, to.engine_address) else to.visible(text))
     except ValueError as error:
         value = "" if is_secret and facts["convert"] is not to.engine_address else f"={to.shown(text)!r}"
-        raise InvalidSetting(f"{facts['variable']}{value} cannot be used: {error}") from error
+        hint = _QUOTED if text.strip().startswith(('"', "'")) else ""
+        raise InvalidSetting(f"{facts['variable']}{value} cannot be used: {error}{hint}") from error
 
 
 def _of_release(path: Path) -> str:

@@ -90,6 +90,13 @@ def test_bytes_that_are_no_text_are_called_by_their_name() -> None:
             parse_json(content, source="it")
 
 
+@pytest.mark.parametrize("packed_bytes", [packed(b"{}"), b"\x28\xb5\x2f\xfd\x20", zlib.compress(b"{}"), b"\xff\xfe{\0"])
+def test_what_a_gateway_has_made_a_text_of_is_told_as_packed(packed_bytes: bytes) -> None:
+    """API Gateway hands bodies over as text, unless their type or `Content-Encoding` says that they are bytes."""
+    with pytest.raises(NotJson, match="packed: save it as UTF-8, and say `Content-Encoding`"):
+        parse_json(packed_bytes.decode(errors="replace"), source="it")
+
+
 def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:
     bomb = packed(b" " * 10_000_000) * 3
     with pytest.raises(PayloadTooLarge, match="20,000,000"):

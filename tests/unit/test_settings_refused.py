@@ -242,6 +242,16 @@ def test_a_folder_that_is_no_checkout_is_told_by_what_it_is(tmp_path: Path, insi
         choose_engine(Settings(comfyui_dir=tmp_path))
 
 
+@pytest.mark.parametrize("variable", ["COMFYUI_URL", "COMFYUI_DIR", "INITIAL_PORT", "OUTPUT_BUCKET", "COMFYUI_TOKEN"])
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_value_in_quotation_marks_is_told_for_what_it_is(variable: str, quote: str) -> None:
+    """`docker run --env-file` and systemd keep what a shell would take away."""
+    text = {"INITIAL_PORT": "8188", "COMFYUI_URL": "http://me:geheim@127.0.0.1:8188"}.get(variable, "s")
+    with pytest.raises(InvalidSetting, match=f"^{variable}.*begins with a quotation mark") as caught:
+        Settings.from_environment({variable: f"{quote}{text}{quote}"})
+    assert "geheim" not in str(caught.value)
+
+
 @pytest.mark.parametrize("settings", [Settings(api_command_line="python 'x"), Settings(comfyui_args="'x")], ids=str)
 def test_a_quote_that_is_open_is_told_by_whoever_made_the_settings(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "main.py").touch()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.cli.batches.which_place import RULE, is_over_http, place_of, refusals_explained
 from comfy_serverless.cli.habits import FAILED, add_command, add_labels, counted, say
+from comfy_serverless.cli.paths import local_path
 from comfy_serverless.cli.stack import add_stack_option
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="curable (default), all, a status, an error code, or numbers of lines; several with commas",
     )
     for name in ("download", "sheet"):
-        parsers[name].add_argument("--out", type=Path, metavar="DIR", help="where files go (default: out/NAME)")
+        parsers[name].add_argument("--out", type=local_path, metavar="DIR", help="where files go (default: out/NAME)")
         parsers[name].add_argument("--name", dest="template", metavar="TEMPLATE", help="what they are called")
     batch.set_defaults(run=run)
 
@@ -176,7 +177,7 @@ def _action(actions: argparse._SubParsersAction[argparse.ArgumentParser], name: 
 
 def _add_submit_options(submit: argparse.ArgumentParser) -> None:
     submit.add_argument(
-        "file", type=Path, metavar="FILE", help="a .jsonl file with a job request in each line; - reads stdin"
+        "file", type=local_path, metavar="FILE", help="a .jsonl file with a job request in each line; - reads stdin"
     )
     submit.add_argument("--name", help="what the batch is called (default: the file's name)")
     submit.add_argument("--upload", action="store_true", help="send the local files that lines name")
@@ -201,7 +202,9 @@ def _add_run_options(run_each: argparse.ArgumentParser) -> None:
     )
     add_labels(run_each, "label all jobs (repeat)")
     run_each.add_argument("--name", help="what the batch is called (default: by workflow and folder)")
-    run_each.add_argument("--manifest", type=Path, metavar="FILE", help="where the manifest goes (default: NAME.jsonl)")
+    run_each.add_argument(
+        "--manifest", type=local_path, metavar="FILE", help="where the manifest goes (default: NAME.jsonl)"
+    )
     run_each.add_argument("--dry-run", action="store_true", help="write and check the manifest, and send nothing")
     run_each.add_argument("--force", action="store_true", help="submit it although jobs would fail")
 

@@ -6,9 +6,9 @@ Here is what the command line says; what it does is in `graph_of_file`, which is
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from comfy_serverless.cli.habits import add_command, interrupt_ends
+from comfy_serverless.cli.paths import local_path
 
 _EXAMPLES = (
     "comfy-serverless convert workflow.json -o workflow_api.json",
@@ -45,7 +45,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--remote", action="store_true", help="let the API convert it")
-    source.add_argument("--object-info", type=Path, metavar="FILE", help="what /object_info of a ComfyUI has answered")
+    source.add_argument(
+        "--object-info", type=local_path, metavar="FILE", help="what /object_info of a ComfyUI has answered"
+    )
     parser.add_argument("--seed", metavar="SEED", help="roll alternatives by any text, e.g. a number")
     parser.set_defaults(run=run)
 

@@ -16,6 +16,7 @@ from typing import Any
 from comfy_serverless.cli.converting import supplied_by
 from comfy_serverless.cli.documents import Document, read_document
 from comfy_serverless.cli.habits import one_line, print_json, say
+from comfy_serverless.cli.paths import local_path
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.convert import Conversion, convert
 from comfy_serverless.json_text import finite, parse_json
@@ -26,7 +27,7 @@ _MOST_BYTES = 200_000_000
 def run(options: argparse.Namespace) -> int:
     """Convert the file and write the graph. Returns the exit code."""
     document = read_document(options.workflow)
-    target = None if options.output == "-" else Path(options.output)
+    target = None if options.output == "-" else local_path(options.output)
     if target is not None:
         _check_target(target, options.workflow)
     conversion = _conversion(document, options) if document.editors else Conversion(document.graph, ())
@@ -40,7 +41,13 @@ def run(options: argparse.Namespace) -> int:
     if target is not None:
         _write(target, conversion.graph)
     if options.json:
-        print_json({"workflow": finite(conversion.graph), "warnings": warnings, "path": options.output})
+        print_json(
+            {
+                "workflow": finite(conversion.graph),
+                "warnings": warnings,
+                "path": options.output if target is None else str(target),
+            }
+        )
     elif target is None:
         print_json(finite(conversion.graph))
     return 0

@@ -23,6 +23,7 @@ from comfy_serverless.cli.habits import (
     time_in_words,
     whole_number,
 )
+from comfy_serverless.cli.paths import local_path
 
 STATUSES = ("queued", "running", "succeeded", "canceling", "canceled", "failed", "expired")
 #: Jobs in one answer of the API.
@@ -81,7 +82,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     download = _with_job(_action(actions, "download", "save the outputs of a job", _download))
     download.add_argument(
         "--out",
-        type=Path,
+        type=local_path,
         default=Path("out"),
         metavar="DIR",
         help="where they go (default: out/); no file is replaced",

@@ -28,6 +28,7 @@ from comfy_serverless.cli.converting import converted, supplied_by
 from comfy_serverless.cli.documents import Document, read_document
 from comfy_serverless.cli.habits import one_line, print_json, print_table, say, size_in_words
 from comfy_serverless.cli.pace import Memory, Pace
+from comfy_serverless.cli.paths import local_path
 from comfy_serverless.cli.progress_line import ProgressLine
 from comfy_serverless.cli.stack import client_for
 from comfy_serverless.cli.wishes import Files, check_files, check_folder, wishes_of
@@ -136,7 +137,11 @@ def _log_to(name: str | None, settings: Settings) -> Iterator[None]:
     if settings.comfyui_url:
         raise InvalidRequest("--log: the ComfyUI of COMFYUI_URL was started elsewhere, and its log is there.")
     try:
-        handler = logging.StreamHandler(sys.stderr) if name == "-" else logging.FileHandler(name, encoding="utf-8")
+        handler = (
+            logging.StreamHandler(sys.stderr)
+            if name == "-"
+            else logging.FileHandler(local_path(name), encoding="utf-8")
+        )
     except OSError as error:
         raise InvalidRequest(f"--log {name}: the file cannot be written: {error.strerror}") from error
     handler.setFormatter(logging.Formatter("%(message)s"))

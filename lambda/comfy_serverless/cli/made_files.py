@@ -14,9 +14,9 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import IO, Any
 
+from comfy_serverless.cli.paths import local_path
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow
 from comfy_serverless.json_text import parse_json
 from comfy_serverless.sandbox.embedded import HEAD_BYTES, read_embedded, says_it_may_hold
@@ -40,7 +40,7 @@ def read_value(name: str) -> tuple[object, tuple[str, ...]]:
     if name == "-":
         return _value_in(sys.stdin.buffer.read(_MOST_BYTES), name)
     try:
-        with Path(name).open("rb") as file:
+        with local_path(name).open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe: `<(jq … fox.json)`
                 return _value_in(file.read(_MOST_BYTES), name)
             if says_it_may_hold(file.read(HEAD_BYTES)):

@@ -19,6 +19,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from comfy_serverless.cli.byte_bar import Show
+from comfy_serverless.cli.paths import local_path
 from comfy_serverless.errors import AssetUnavailable, ComfyError, InvalidRequest, MissingAsset
 from comfy_serverless.fetch.hashes import getting, hash_of
 from comfy_serverless.fetch.model_hosts import download_address
@@ -37,7 +38,7 @@ _ASK_S, _WHOLE_S = 30.0, 24 * 3600.0
 def wanted(source: str, *, folder: str, name: str | None, sha256: str | None) -> ModelRequest:
     """The model as a job would ask for it, with a name of its own. Raises InvalidRequest if that cannot be."""
     is_address = _is_address(source)
-    own = Path(source).name if not is_address and name is None else name
+    own = local_path(source).name if not is_address and name is None else name
     entry = {"url": source if is_address else "s3://bucket/x", "folder": folder, "name": own, "sha256": sha256}
     try:
         return ModelRequest(**entry)  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ class ModelSource:
                 with _fetched(source, model, show) as found:
                     yield found
             else:
-                with _opened(Path(source)) as file:
+                with _opened(local_path(source)) as file:
                     yield _of_file(file, source, model.sha256, show)
 
     @classmethod

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.habits import add_command, print_json, print_table, say, size_in_words
+from comfy_serverless.cli.paths import local_path
 from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add.add_argument("--folder", required=True, help="ComfyUI's folder for it: checkpoints, loras/styles, …")
     add.add_argument("--name", help="what workflows call it (default: the file's own name)")
     add.add_argument("--sha256", metavar="HASH", help="what its content must be (default: as its host says)")
-    add.add_argument("--manifest", type=Path, metavar="FILE", help="write its entry into this list of models, too")
+    add.add_argument(
+        "--manifest", type=local_path, metavar="FILE", help="write its entry into this list of models, too"
+    )
     add.add_argument("--replace", action="store_true", help="replace another content of the same name")
     _action(actions, "ls", "the models in the store: name, folder, size, SHA-256, address")
     models.set_defaults(run=run)

@@ -6,9 +6,9 @@ Here is what the command line says; what it does is in `needs_of_file`, which is
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from comfy_serverless.cli.habits import add_command, interrupt_ends
+from comfy_serverless.cli.paths import local_path
 
 _EXAMPLES = (
     "comfy-serverless needs workflow.json",
@@ -48,9 +48,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--remote", action="store_true", help="say what the API lacks that COMFY_BASE_URL names")
     source.add_argument("--stack", metavar="NAME", help="say what this stack lacks (its key is in COMFY_API_KEY)")
-    source.add_argument("--object-info", type=Path, metavar="FILE", help="what /object_info of a ComfyUI has answered")
+    source.add_argument(
+        "--object-info", type=local_path, metavar="FILE", help="what /object_info of a ComfyUI has answered"
+    )
     parser.add_argument(
-        "--manifest", type=Path, metavar="FILE", help="write the models that are not there; - for stdout"
+        "--manifest", type=local_path, metavar="FILE", help="write the models that are not there; - for stdout"
     )
     parser.add_argument(
         "--lookup",

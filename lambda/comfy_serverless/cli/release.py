@@ -19,6 +19,7 @@ from comfy_serverless.cli.habits import (
     time_in_words,
     whole_number,
 )
+from comfy_serverless.cli.paths import is_file, local_path
 from comfy_serverless.cli.stack import (
     add_stack_option,
     check_on,
@@ -83,7 +84,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     promote = _action(actions, "promote", "run a check on a release, and send all jobs there if it succeeds")
     promote.add_argument("name", metavar="NAME", help="the release, as `release ls` shows it")
     check = promote.add_mutually_exclusive_group()
-    check.add_argument("--check", type=Path, metavar="FILE", help="the workflow to run (default: a small one)")
+    check.add_argument("--check", type=local_path, metavar="FILE", help="the workflow to run (default: a small one)")
     check.add_argument("--no-check", action="store_true", help="run none: callers' jobs are the first to try it")
     promote.add_argument(
         "--input",
@@ -147,9 +148,10 @@ def _input(text: str) -> tuple[str, Path]:
     name, separator, path = text.partition("=")
     if not (separator and name and path):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NODE.INPUT=FILE, e.g. 10.image=photo.png")
-    if not Path(path).is_file():
+    file = local_path(path)
+    if not is_file(file):
         raise argparse.ArgumentTypeError(f"there is no file {path!r}")
-    return name, Path(path)
+    return name, file
 
 
 def _list(releases: Releases, options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ followed. Which proxy is on the way, `proxies` decides.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,9 @@ from comfy_serverless.proxies import Proxy, proxy_for
 from comfy_serverless.redaction import redact_url, redacted
 
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 60.0
+#: The beginning of all routes.
+_ROUTES = "/api/v2"
+_QUOTES = ('"', "'")
 #: The variables that `requests` knows for a file or folder of certificates.
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -31,7 +35,8 @@ class Api:
     """Where the API is, and the key for it.
 
     Attributes:
-        base_url: without a slash at its end. It may have a path.
+        base_url: without a slash at its end, and without the beginning of all routes, which some write behind it. It
+            may have another path.
     """
 
     base_url: str
@@ -43,6 +48,12 @@ class Api:
         """The API at an address, by default that in COMFY_BASE_URL. Raises InvalidRequest for none, or a bad key."""
         base_url = os.environ.get(URL_VARIABLE, "").strip() if base_url is None else base_url
         key = os.environ.get(KEY_VARIABLE, "").strip()
+        for name, value in ((URL_VARIABLE, base_url), (KEY_VARIABLE, key)):
+            if value.startswith(_QUOTES) or value.endswith(_QUOTES):
+                raise InvalidRequest(
+                    f"{name} has quotation marks in it, as from a file of variables that no shell has read: write it "
+                    "without them."
+                )
         try:
             parts = urlsplit(base_url)
             is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -56,7 +67,7 @@ class Api:
             )
         if not all("!" <= letter <= "~" for letter in key):
             raise InvalidRequest(f"{KEY_VARIABLE} has characters that no key has: set it again.")
-        return cls(base_url.rstrip("/"), key)
+        return cls(base_url.rstrip("/").removesuffix(_ROUTES).rstrip("/"), key)
 
     @property
     def shown(self) -> str:
@@ -74,10 +85,16 @@ class Api:
     def send(self, method: str, url: str, *, with_key: bool, **arguments: Any) -> requests.Response:  # noqa: ANN401
         """One request, as it is answered; nothing is followed or repeated.
 
+        JSON goes out as it came in: `requests` refuses the NaN that ComfyUI itself writes into graphs, and the API
+        knows which of them may stay.
+
         Raises:
             requests.RequestException: there is no answer, or `url` is no address.
             InvalidSetting: the variable that names the proxy on the way cannot be used.
         """
+        if (document := arguments.pop("json", None)) is not None:
+            arguments["data"] = json.dumps(document).encode()
+            arguments["headers"] = {"Content-Type": "application/json", **(arguments.get("headers") or {})}
         try:
             proxy = proxy_for(url)
             session = self._sessions.get(proxy)

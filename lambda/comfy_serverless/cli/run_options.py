@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from comfy_serverless.cli.habits import add_labels, seconds, version_number
+from comfy_serverless.cli.paths import local_path
 
 #: An example of each option's text, for who got its form wrong.
 _EXAMPLE = {"--set": "3.seed=42", "--set-json": "'3.model=[\"12\", 0]'", "--input": "10.image=photo.png"}
@@ -29,7 +30,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             metavar=metavar,
             help=text,
         )
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
+    parser.add_argument(
+        "--out", type=local_path, default=Path("out"), metavar="DIR", help="where results go (default: out/)"
+    )
     parser.add_argument(
         "--remote", action="store_true", help="run it on the API that COMFY_BASE_URL and COMFY_API_KEY name"
     )

@@ -7,9 +7,9 @@ hash ──► does the API have it? ──► a record of it
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from comfy_serverless.cli.habits import add_command, print_json, say, whole_number
+from comfy_serverless.cli.paths import local_path
 
 _EXAMPLES = (
     "export COMFY_BASE_URL=https://….execute-api.eu-central-1.amazonaws.com COMFY_API_KEY=…",
@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         examples=_EXAMPLES,
         notes=_NOTES,
     )
-    upload.add_argument("file", type=Path, metavar="FILE", help="what to upload")
+    upload.add_argument("file", type=local_path, metavar="FILE", help="what to upload")
     upload.add_argument("--as", dest="file_path", metavar="NAME", help="what to call it (default: the file's name)")
     upload.add_argument("--type", dest="content_type", metavar="TYPE", help="its media type (default: by its name)")
     upload.add_argument("--tag", action="append", default=[], dest="tags", metavar="TAG", help="mark it (repeat)")

@@ -11,7 +11,6 @@ import json
 import shlex
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli import workflow_doctor
@@ -164,7 +163,7 @@ def _add_push(push: argparse.ArgumentParser) -> None:
         help="YAML that says them (default: NAME.inputs.yaml or NAME.yaml beside the workflow, if it is there)",
     )
     push.add_argument(
-        "--write-inputs", type=Path, metavar="FILE", help="write what was found as such a file, and push nothing"
+        "--write-inputs", type=local_path, metavar="FILE", help="write what was found as such a file, and push nothing"
     )
     push.add_argument("--alias", metavar="ALIAS", help="let it lead there (default: live for a new workflow)")
     push.add_argument(

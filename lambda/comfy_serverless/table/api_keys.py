@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
@@ -201,39 +201,30 @@ class ApiKeyStore:
         return sorted(map(ApiKey.from_item, self._items()), key=lambda key: key.created_at)
 
     def revoke(self, id_or_name: str, *, admins_too: bool = True) -> ApiKey:
-        """End a key.
+        """End a key. One that was ended before is returned as it is: who lost the answer asks again.
 
         Raises:
-            NotFound: no key that works has this id or name.
+            NotFound: no key has this id or name.
             Forbidden: it is an admin's, and those may not be ended here.
         """
-        return self._change(self._good_item(id_or_name, admins_too=admins_too), {"revoked_at": now_text()})
+        items = list(self._items())
+        by_id, by_name = (_called(items, id_or_name, by=what) for what in ("id", "name"))
+        item = _one(by_id or _good(by_name) or by_name, f"no key has the id or name {id_or_name[:100]!r}", admins_too)
+        key = ApiKey.from_item(item)
+        return key if key.is_revoked else self._change(item, {"revoked_at": now_text()})
 
     def change(self, id_or_name: str, *, admins_too: bool = True, **limits: Unpack[KeyLimits]) -> ApiKey:
-        """Give a key other limits: None takes one away, and what is left out stays. Raises as `revoke`, and
+        """Give a key that works other limits: None takes one away, and what is left out stays. Raises as `revoke`, and
         InvalidRequest for a limit that is none.
         """
         _check(**limits)
-        item = self._good_item(id_or_name, admins_too=admins_too)
+        items = list(self._items())
+        by_id, by_name = (_good(_called(items, id_or_name, by=what)) for what in ("id", "name"))
+        item = _one(by_id or by_name, f"no working key has the id or name {id_or_name[:100]!r}", admins_too)
         columns: dict[str, Any] = dict(limits)
         if "budget_action" in limits:
             columns["budget_action"] = limits["budget_action"].value
         return self._change(item, columns)
-
-    def _good_item(self, id_or_name: str, *, admins_too: bool) -> Item:
-        items = list(self._items())
-        for what in ("id", "name"):  # a name that looks like another key's id must not hide that key
-            for item in items:
-                key = ApiKey.from_item(item)
-                if getattr(key, what) != id_or_name or not key.is_good:
-                    continue
-                if key.is_admin and not admins_too:
-                    raise Forbidden(
-                        "this is an admin's key: only whoever has the AWS account ends or changes it "
-                        "(`comfy-serverless keys revoke`, `keys change`, with --stack)."
-                    )
-                return item
-        raise NotFound(f"no working key has the id or name {id_or_name[:100]!r}: `comfy-serverless keys ls` shows all.")
 
     def _change(self, item: Item, columns: dict[str, Any]) -> ApiKey:
         kept = {name: value for name, value in columns.items() if value is not None}
@@ -256,6 +247,28 @@ class ApiKeyStore:
             values={"limit": limit},
         )
         return self._table.try_update(change)
+
+
+def _called(items: Iterable[Item], id_or_name: str, *, by: str) -> list[Item]:
+    """The keys of an id, or of a name, the oldest first. A name may look like another key's id: ask for ids first."""
+    called = [item for item in items if getattr(ApiKey.from_item(item), by) == id_or_name]
+    return sorted(called, key=lambda item: ApiKey.from_item(item).created_at)
+
+
+def _good(items: Iterable[Item]) -> list[Item]:
+    return [item for item in items if ApiKey.from_item(item).is_good]
+
+
+def _one(found: Sequence[Item], none: str, admins_too: bool) -> Item:
+    """The last that was made. Raises NotFound if there is none, Forbidden if it is an admin's."""
+    if not found:
+        raise NotFound(f"{none}: `comfy-serverless keys ls` shows all.")
+    if ApiKey.from_item(found[-1]).is_admin and not admins_too:
+        raise Forbidden(
+            "this is an admin's key: only whoever has the AWS account ends or changes it "
+            "(`comfy-serverless keys revoke`, `keys change`, with --stack)."
+        )
+    return found[-1]
 
 
 def bearer(header: str) -> str:

@@ -76,6 +76,32 @@ def test_what_prints_data_prints_it_as_json_too(words: tuple[str, ...]) -> None:
 
 
 @EACH
+def test_a_path_is_what_people_write_in_every_option(words: tuple[str, ...]) -> None:
+    """No shell opens the `~` of `--out=~/made`, or of what a program hands over."""
+    assert not [action.dest for action in LEAVES[words]._actions if action.type is Path]
+
+
+def test_a_home_is_found_wherever_a_run_takes_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    for folder in (home, here):
+        folder.mkdir()
+    workflow = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (home / "graph.json").write_text(json.dumps(workflow))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    assert main(["run", "~/graph.json", "--out=~/made", "--log=~/engine.log"]) == 0, capsys.readouterr().err
+    assert main(["convert", "~/graph.json", "-o", "~/api.json"]) == 0, capsys.readouterr().err
+    assert {"api.json", "engine.log", "graph.json", "made"} <= {path.name for path in home.iterdir()}
+    assert [path.suffix for path in (home / "made").iterdir()] == [".png"]
+    assert list(here.iterdir()) == []
+
+
+@EACH
 def test_every_option_says_what_it_is_for(words: tuple[str, ...]) -> None:
     assert all(action.help for action in LEAVES[words]._actions)
 

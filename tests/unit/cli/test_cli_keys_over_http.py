@@ -85,8 +85,9 @@ def test_a_key_is_made_listed_changed_and_revoked(wire: Wire, capsys: pytest.Cap
     run("revoke", "ci")
     assert "is revoked" in capsys.readouterr().err
     assert [one.is_revoked for one in wire.world.services.keys.list()] == [True]
+    assert run("revoke", "ci") == run("revoke", key.id) == 0, "the answer may have been lost"
     with pytest.raises(NotFound, match="keys ls"):
-        run("revoke", "ci")
+        run("revoke", "nobody")
 
 
 def test_remote_means_the_api_whatever_stack_is_named(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,8 @@ def test_without_a_key_it_is_asked_for(
     [
         ({"COMFY_BASE_URL": ""}, "set COMFY_BASE_URL"),
         ({"COMFY_BASE_URL": "ftp://x"}, "set COMFY_BASE_URL"),
+        ({"COMFY_BASE_URL": '"http://127.0.0.1:9"'}, "COMFY_BASE_URL has quotation marks"),
+        ({"COMFY_API_KEY": "'sk'"}, "COMFY_API_KEY has quotation marks"),
         ({"COMFY_BASE_URL": "api.example"}, "set COMFY_BASE_URL"),
         ({"COMFY_BASE_URL": "http://[::1"}, "set COMFY_BASE_URL"),
         ({"COMFY_BASE_URL": "http://x:99999"}, "set COMFY_BASE_URL"),
@@ -199,6 +201,23 @@ def test_an_environment_that_leads_nowhere_is_told(
     assert words in printed.err
     assert "pass-word" not in printed.out + printed.err
     assert len(pauses) <= 3, "an address that is wrong is told soon"
+
+
+@pytest.mark.parametrize("behind", ["/", "/api/v2", "/api/v2/"])
+def test_what_people_write_behind_the_address_is_no_other_api(
+    server: ScriptedApi, monkeypatch: pytest.MonkeyPatch, behind: str
+) -> None:
+    monkeypatch.setenv("COMFY_BASE_URL", f"{server.url}{behind}")
+    remote.job(api(), "fox-1")
+    assert server.paths == ["GET /api/v2/jobs/fox-1"]
+
+
+def test_what_comfyui_itself_writes_goes_to_the_api_as_it_is(server: ScriptedApi) -> None:
+    """Its pictures have `"is_changed": [NaN]`, which JSON does not have and the API takes."""
+    graph = {"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "is_changed": [float("nan")]}}
+    remote.submit(api(), {"job_id": "fox-1", "workflow": graph})
+    assert b'"is_changed": [NaN]' in server.asked[0].body
+    assert server.asked[0].headers["content-type"] == "application/json"
 
 
 # Where the key goes.

@@ -46,11 +46,33 @@ def test_a_revoked_key_works_no_more_and_frees_its_name(keys: ApiKeyStore) -> No
     assert keys.revoke("ci").id == key.id
     assert keys.find(text) is None
     assert [known.is_revoked for known in keys.list()] == [True]
-    with pytest.raises(NotFound, match="keys ls"):
-        keys.revoke("ci")
     again, other = keys.create("ci", owner="team")
     keys.revoke(other.id)
     assert keys.find(again) is None
+
+
+def test_ending_a_key_again_is_no_failure_and_changes_nothing(keys: ApiKeyStore, table: Table) -> None:
+    """Whoever has lost the answer asks again."""
+    _, key = keys.create("ci", owner="team")
+    ended = keys.revoke(key.id)
+    before = list(table.query_all("#pk = :pk", {"pk": "keys"}))
+    assert keys.revoke(key.id) == keys.revoke("ci") == ended
+    assert list(table.query_all("#pk = :pk", {"pk": "keys"})) == before
+    text, later = keys.create("ci", owner="team")
+    assert keys.revoke(key.id) == ended, "its id means it alone, whatever has its name now"
+    assert keys.find(text) is not None
+    assert keys.revoke("ci").id == later.id, "a name means the key that works"
+    with pytest.raises(NotFound, match=r"no key has .*'nobody'.*keys ls"):
+        keys.revoke("nobody")
+    with pytest.raises(NotFound, match="no working key"):
+        keys.change(key.id, max_in_flight=1)
+
+
+def test_a_key_that_is_over_can_be_ended(keys: ApiKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, key = keys.create("ci", owner="team", expires_in_s=60)
+    monkeypatch.setattr("comfy_serverless.table.api_keys.now_s", lambda: 2**40)
+    assert keys.revoke("ci").is_revoked
+    assert keys.revoke(key.id).is_revoked
 
 
 def test_a_name_that_looks_like_an_id_hides_no_key(keys: ApiKeyStore) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.environments.lock_paths import add_files, read_build, read_lock
 from comfy_serverless.cli.habits import FAILED, add_command, counted, print_json, print_table, say, time_in_words
+from comfy_serverless.cli.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +46,14 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--image", default=_IMAGE, metavar="TAG", help="the image (default: %(default)s)")
-    what.add_argument("--comfyui", type=Path, metavar="DIR", help="a ComfyUI on this machine, in place of an image")
+    what.add_argument(
+        "--comfyui", type=local_path, metavar="DIR", help="a ComfyUI on this machine, in place of an image"
+    )
     parser.add_argument(
         "--python", metavar="FILE", help="the Python of that ComfyUI (default: of the .venv or venv in its folder)"
     )
     parser.add_argument(
-        "--requirements", type=Path, default=Path("requirements"), metavar="DIR",
+        "--requirements", type=local_path, default=Path("requirements"), metavar="DIR",
         help="the folder with torch.in and apt.txt, for whether the lock is stale (default: %(default)s)",
     )  # fmt: skip
     add_files(parser)
@@ -61,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     from comfy_serverless.environments.image import asked
 
     if options.comfyui is not None:
-        folder = options.comfyui.expanduser().resolve()
+        folder = options.comfyui.resolve()
         found = asked.of_folder(folder, _python(folder, options.python), options.lock)
         name = str(options.comfyui)
     else:
@@ -111,7 +114,7 @@ class _Progress:
 
 def _python(comfyui: Path, named: str | None) -> str:
     if named:
-        return str(Path(named).expanduser().absolute()) if "/" in named else named
+        return str(local_path(named).absolute()) if "/" in named else named
     from comfy_serverless.connector.launch import python_of
 
     return os.environ.get("COMFYUI_PYTHON") or python_of(comfyui)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.cli.environments.lock_paths import add_lock, read_lock
 from comfy_serverless.cli.habits import add_command, print_json, size_in_words
+from comfy_serverless.cli.paths import is_file, local_path
 from comfy_serverless.errors import InvalidLock
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def _lock_of(named: str, lock: Path) -> Lock:
     from comfy_serverless.environments import git_program
     from comfy_serverless.environments.lock_file import Lock as LockFile
 
-    if Path(named).is_file():
-        return read_lock(Path(named))[0]
+    if is_file(file := local_path(named)):
+        return read_lock(file)[0]
     folder = lock.parent if lock.parent.is_dir() else Path()
     arguments = ("show", "--end-of-options", f"{named}:./{lock.name}")
     try:

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from comfy_serverless.cli.habits import add_command, interrupt_ends
+from comfy_serverless.cli.paths import local_path
 
 BUILD_FILE = Path("comfyui/comfy-build.yaml")
 _EXAMPLES = (
@@ -50,13 +51,13 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="a ComfyUI folder or a file; see below")
     parser.add_argument(
-        "-o", "--output", type=Path, default=BUILD_FILE, metavar="FILE", help=f"the file (default: {BUILD_FILE})"
+        "-o", "--output", type=local_path, default=BUILD_FILE, metavar="FILE", help=f"the file (default: {BUILD_FILE})"
     )
     parser.add_argument("--force", action="store_true", help="write the file anew, whatever is in it")
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and write nothing")
     parser.add_argument("--name", help="what the build is called (default: the name of the first SOURCE)")
     parser.add_argument("--comfyui-ref", metavar="REF", help="ComfyUI's tag, branch or commit (default: the SOURCE's)")
-    parser.add_argument("--python", type=Path, metavar="FILE", help="the Python that the ComfyUI runs with")
+    parser.add_argument("--python", type=local_path, metavar="FILE", help="the Python that the ComfyUI runs with")
     parser.add_argument("--no-models", dest="models", action="store_false", help="take no models: nothing is hashed")
     parser.add_argument(
         "--lookup",

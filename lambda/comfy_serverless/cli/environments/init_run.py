@@ -159,7 +159,7 @@ class _Source:
             if is_snapshot(document):
                 return read_snapshot(document, source=self._name)
             if str(document.get("schema", "")).startswith("comfy-build/"):
-                return self._read_build_file(Path(name))
+                return self._read_build_file(local_path(name))
         return self._read_workflow(name)
 
     def _read_workflow(self, name: str) -> Found:

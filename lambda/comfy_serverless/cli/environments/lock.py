@@ -72,7 +72,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("--registry", metavar="URL", help="another Comfy Registry (COMFY_REGISTRY_URL)")
     parser.add_argument(
-        "--requirements", type=Path, default=_REQUIREMENTS, metavar="DIR",
+        "--requirements", type=local_path, default=_REQUIREMENTS, metavar="DIR",
         help="the folder with torch.in and apt.txt: what the image has (default: %(default)s)",
     )  # fmt: skip
     parser.set_defaults(run=_run)

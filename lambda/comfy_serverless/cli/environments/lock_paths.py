@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from comfy_serverless.cli.paths import local_path
 from comfy_serverless.errors import InvalidBuildFile, InvalidLock, NotLocked
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ ARCHIVES: Final = "archives"
 def add_files(parser: argparse.ArgumentParser) -> None:
     """Add `--file` and `--lock`."""
     parser.add_argument(
-        "--file", type=Path, default=BUILD_FILE, metavar="FILE", help="the build file (default: %(default)s)"
+        "--file", type=local_path, default=BUILD_FILE, metavar="FILE", help="the build file (default: %(default)s)"
     )
     add_lock(parser)
 
 
 def add_lock(parser: argparse.ArgumentParser) -> None:
     """Add `--lock`."""
-    parser.add_argument("--lock", type=Path, default=LOCK, metavar="FILE", help="the lock (default: %(default)s)")
+    parser.add_argument("--lock", type=local_path, default=LOCK, metavar="FILE", help="the lock (default: %(default)s)")
 
 
 def read_build(path: Path) -> BuildFile:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.cli.environments.lock_paths import read_build
 from comfy_serverless.cli.habits import add_command, counted, print_json, print_table, say, size_in_words
+from comfy_serverless.cli.paths import local_path
 from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained
 
 if TYPE_CHECKING:
@@ -64,16 +65,16 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("--to", choices=("manifest", "bucket", "image"), help="without it they are only looked at")
     parser.add_argument("--upload", action="store_true", help="with --to manifest: bring files of this machine, too")
-    parser.add_argument("--file", type=Path, default=BUILD_FILE, help=f"the build file (default: {BUILD_FILE})")
+    parser.add_argument("--file", type=local_path, default=BUILD_FILE, help=f"the build file (default: {BUILD_FILE})")
     parser.add_argument(
         "--from",
         dest="install",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         default=os.environ.get("COMFYUI_DIR") or None,
         help="the ComfyUI that has the models of `source: local` (default: the environment variable COMFYUI_DIR)",
     )
-    parser.add_argument("--manifest", type=Path, metavar="FILE", help="write the list here, too; `-` prints it")
+    parser.add_argument("--manifest", type=local_path, metavar="FILE", help="write the list here, too; `-` prints it")
     parser.add_argument("--replace", action="store_true", help="replace another content of the same name")
     add_stack_option(parser)
     parser.set_defaults(run=run)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from comfy_serverless.cli.documents import read_document
 from comfy_serverless.cli.habits import one_line, say
-from comfy_serverless.cli.paths import is_file
+from comfy_serverless.cli.paths import is_file, local_path
 from comfy_serverless.errors import InvalidRequest
 
 #: What may stand beside a workflow, by the endings that replace its own.
@@ -92,7 +92,7 @@ def _chosen(options: argparse.Namespace) -> Mapping[str, Any]:
 
 def beside(file: str) -> Path | None:
     """The file of choices beside a workflow: `poster.inputs.yaml` or `poster.yaml` of `poster.json`."""
-    path = Path(file)
+    path = local_path(file)
     if file == "-" or not path.stem:
         return None
     candidates = [path.with_name(f"{path.stem}{ending}") for ending in _BESIDE]
