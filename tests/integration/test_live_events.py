@@ -14,7 +14,7 @@ from comfy_sdk.events import OutputReady, Preview, Progress, StatusChange
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.cli.following import follow
 from comfy_serverless.cli.remote_api import Api
-from comfy_serverless.jobs.document import Job, JobStatus, JobUrls, Output
+from comfy_serverless.jobs.document import Job, JobStatus, JobUrls
 from comfy_serverless.jobs.document import Progress as Told
 from comfy_serverless.table.jobs import JobStore
 from local.aws.live_events import FUNCTION
@@ -24,7 +24,7 @@ from local.aws.template import TABLE, properties_of
 from local.dev import DevStack
 from tests import typescript
 from tests.patience import PATIENCE_S, wait_until
-from tests.unit.event_world import Frame, frames
+from tests.unit.event_world import Frame, frames, output
 from tests.unit.fakes import WORKFLOW
 
 CONSOLE = "https://console.example"
@@ -88,20 +88,6 @@ def session() -> Iterator[requests.Session]:
         yield session
 
 
-def output(job_id: str, number: int) -> Output:
-    return Output(
-        node_id="9",
-        name=f"{number}.png",
-        type="image",
-        content_type="image/png",
-        size_bytes=1,
-        id=f"output-{number}",
-        job_id=job_id,
-        s3_uri=f"s3://comfy-local-output/{job_id}/{number}.png",
-        sha256="0" * 64,
-    )
-
-
 def submit(world: World, session: requests.Session, *, key: str = "") -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {key or world.stack.api_key}"}
     answer = session.post(f"{world.stack.url}/api/v2/jobs", json={"workflow": WORKFLOW}, headers=headers, timeout=30)
@@ -123,13 +109,13 @@ class Worker:
         self.jobs.put_preview(self.id, node_id="3", content_type="image/jpeg", data_base64="AAAA")
 
     def output(self, place: int) -> None:
-        self.jobs.put_outputs(self.state, [(place, output(self.id, place))], run="run")
+        self.jobs.put_outputs(self.state, [(place, output(place, job_id=self.id))], run="run")
 
     def end(self, *places: int) -> None:
         moment = self.state.created_at
         document = {"id": self.id, "status": JobStatus.SUCCEEDED, "urls": JobUrls.of(self.id)}
         document |= dict.fromkeys(("created_at", "completed_at", "expires_at"), moment)
-        job = Job.model_validate({**document, "outputs": [output(self.id, place) for place in places]})
+        job = Job.model_validate({**document, "outputs": [output(place, job_id=self.id) for place in places]})
         assert self.jobs.finish(self.id, job, run="run", webhook=False, places=places)
 
 

@@ -19,8 +19,8 @@ URL = "https://events.example/live"
 CONSOLE = "https://api.example"
 
 
-def output(number: int) -> Output:
-    """The picture at a place of the job `fox`."""
+def output(number: int, *, job_id: str = "fox") -> Output:
+    """The picture at a place of a job."""
     return Output(
         node_id="9",
         name=f"{number}.png",
@@ -28,8 +28,8 @@ def output(number: int) -> Output:
         content_type="image/png",
         size_bytes=1,
         id=f"output-{number}",
-        job_id="fox",
-        s3_uri=f"s3://results-bucket/{number}.png",
+        job_id=job_id,
+        s3_uri=f"s3://comfy-local-output/{job_id}/{number}.png",
         sha256="0" * 64,
     )
 

@@ -234,7 +234,7 @@ def _in_words(job: Job) -> str:
             return f"Job {job.id} has succeeded, and made {made} output{'' if made == 1 else 's'}."
         case JobStatus.FAILED | JobStatus.EXPIRED | JobStatus.CANCELED:
             reason = f": {plain(job.error.message, _LONGEST_MESSAGE)} ({job.error.code})" if job.error else "."
-            return f"Job {job.id} is {job.status.value}{reason}"
+            return f"Job {job.id} {'was' if job.status is JobStatus.CANCELED else 'has'} {job.status.value}{reason}"
         case JobStatus.CANCELING:
             return f"Job {job.id} is being canceled."
     how = f", {job.progress.value:.0%} done" if job.progress is not None else ""

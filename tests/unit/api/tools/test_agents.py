@@ -100,6 +100,7 @@ def test_a_job_that_fails_is_an_error_of_the_tool_that_runs_it(agents: McpWorld)
     with agents.worker(error=error):
         result = agents.call("run_poster", {"width": 128})
     assert result["isError"]
+    assert result["content"][0]["text"].startswith(f"Job {result['structuredContent']['job_id']} has failed: ")
     assert "raised: no memory (node_execution_error)" in result["content"][0]["text"]
     asked = agents.call("get_job", {"job_id": result["structuredContent"]["job_id"]})
     assert not asked["isError"], "the question was answered"
@@ -113,6 +114,7 @@ def test_a_job_is_canceled_and_listed(agents: McpWorld) -> None:
     assert agents.call("list_jobs", {"workflow": "another"})["structuredContent"]["jobs"] == []
     canceled = agents.call("cancel_job", {"job_id": job_id})
     assert (canceled["isError"], canceled["structuredContent"]["status"]) == (False, "canceled")
+    assert canceled["content"][0]["text"].startswith(f"Job {job_id} was canceled")
 
 
 def test_what_is_large_comes_by_its_link_and_more_can_be_asked_for(agents: McpWorld) -> None:
