@@ -29,14 +29,12 @@ from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.thumbnails import libraries_of
 libraries = libraries_of(Settings.from_environment({"COMFYUI_PYTHON": "/comfyui/bin/python"}))
-sandbox, made = Sandbox(), {}
+sandbox, made = Sandbox(libraries), {}
 for path in Path("/made").iterdir():
     with path.open("rb") as file:
         try:
             is_video, deadline = path.stem != "picture", time.monotonic() + 60
-            webp = sandbox.make_thumbnail(
-                file.fileno(), is_video=is_video, libraries=libraries, deadline=deadline, turn="a"
-            )
+            webp = sandbox.make_thumbnail(file.fileno(), is_video=is_video, deadline=deadline, turn="a")
             made[path.name] = webp[8:12].decode()
         except Exception as error:
             made[path.name] = repr(error)

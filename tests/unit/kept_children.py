@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -21,8 +22,9 @@ _kept: deque[Child] = deque()
 class _KeptChild:
     """A child, new or kept."""
 
-    def __init__(self) -> None:
-        self._child, self._is_idle = _taken() or Child(), True
+    def __init__(self, libraries: Path | None = None) -> None:
+        kept = _taken() if libraries is None else None  # those that are kept have none
+        self._child, self._is_idle, self._is_plain = kept or Child(libraries), True, libraries is None
 
     @property
     def pid(self) -> int:
@@ -39,7 +41,7 @@ class _KeptChild:
         return answer
 
     def kill(self) -> None:
-        if self._is_idle and self._child.is_alive:
+        if self._is_idle and self._is_plain and self._child.is_alive:
             _kept.append(self._child)
         else:
             self._child.kill()

@@ -1,9 +1,10 @@
-"""Which calls of the kernel a child may make: none that opens the network, starts a program or reaches other processes.
+"""Which calls of the kernel a child may make: none for the network, programs, other processes or changes of the disk.
 
 A decoder needs none of them. So a file that has taken a child over can reach neither the worker's network (on Lambda:
-the Runtime API), nor our process, nor start another program. The kernel checks it (seccomp) for as long as the process
-lives; the call fails with EPERM. What is named below is refused, and everything else allowed: libraries of decoders
-differ, and none may fail for a call that does no harm.
+the Runtime API), nor our process, nor start another program, nor write, replace or delete a file: it writes into the
+descriptors that it was given. The kernel checks it (seccomp) for as long as the process lives; the call fails with
+EPERM. What is named below is refused, and everything else allowed: libraries of decoders differ, and none may fail for
+a call that does no harm. What may be read is in `files`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 _PR_SET_SECCOMP: Final = 22
 _MODE_FILTER: Final = 2
 #: Instructions of the kernel's filters: load a word, compare, return.
-_LOAD, _EQUALS, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_LOAD, _EQUALS, _AT_LEAST, _HAS_ANY, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW: Final = 0x7FFF0000
 _ANSWER: Final = 0x00050000  # and an error's number
 _REFUSE: Final = _ANSWER | errno.EPERM
@@ -29,7 +30,16 @@ _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _ARGUMENT_BYTES = 0, 4, 16, 8
 #: Calls of the ABI x32 of an x86-64 machine have their numbers above this.
 _X32: Final = 0x40000000
 #: The same numbers on all machines.
-_NEW: Final = {"pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "pidfd_getfd": 438}
+_NEW: Final = {
+    "pidfd_send_signal": 424,
+    "io_uring_setup": 425,
+    "pidfd_open": 434,
+    "openat2": 437,
+    "pidfd_getfd": 438,
+    "fchmodat2": 452,
+    "setxattrat": 463,
+    "removexattrat": 466,
+}
 #: What no descriptor may be asked for, by its second argument: signals to whoever is named as its owner. F_SETOWN,
 #: F_SETSIG and F_SETOWN_EX; FIOSETOWN and SIOCSPGRP. The same on all machines.
 _OWNERS: Final = {"fcntl": (8, 10, 15), "ioctl": (0x8901, 0x8902)}
@@ -37,6 +47,9 @@ _OWNERS: Final = {"fcntl": (8, 10, 15), "ioctl": (0x8901, 0x8902)}
 _SECOND: Final = frozenset({"setpriority", "ioprio_set"})
 #: What the first argument of those must be: PRIO_PROCESS, IOPRIO_WHO_PROCESS, and no group or user.
 _OF_A_PROCESS: Final = {"setpriority": 0, "ioprio_set": 1}
+#: Which argument of a call says how a file is opened, and what of it means to write or to make one.
+_HOW_TO_OPEN: Final = {"open": 1, "openat": 2}
+_TO_WRITE: Final = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
 #: A call that no machine has, and what a filter answers to it that the kernel itself never does.
 _NO_CALL, _MARK = 1 << 20, errno.EDOM
 
@@ -48,12 +61,16 @@ class _Machine:
     Attributes:
         architecture: as the kernel calls it.
         refused: the numbers of the calls that no child may make.
+        older: likewise, those that only this machine has: older forms of others.
+        opening: those that open files: to read only.
         on_itself: those that it may make about itself only: an argument of theirs is a process id.
         asking: those that it may ask for nearly everything (`_OWNERS`).
     """
 
     architecture: int
     refused: dict[str, int]
+    older: dict[str, int]
+    opening: dict[str, int]
     on_itself: dict[str, int]
     asking: dict[str, int]
 
@@ -88,7 +105,43 @@ _MACHINES: Final = {
             "add_key": 248,
             "request_key": 249,
             "keyctl": 250,
+            "unlinkat": 263,
+            "renameat": 264,
+            "renameat2": 316,
+            "mkdirat": 258,
+            "mknodat": 259,
+            "linkat": 265,
+            "symlinkat": 266,
+            "truncate": 76,
+            "fchmod": 91,
+            "fchmodat": 268,
+            "fchown": 93,
+            "fchownat": 260,
+            "utimensat": 280,
+            "setxattr": 188,
+            "lsetxattr": 189,
+            "fsetxattr": 190,
+            "removexattr": 197,
+            "lremovexattr": 198,
+            "fremovexattr": 199,
         },
+        {
+            "unlink": 87,
+            "rename": 82,
+            "rmdir": 84,
+            "mkdir": 83,
+            "mknod": 133,
+            "link": 86,
+            "symlink": 88,
+            "creat": 85,
+            "chmod": 90,
+            "chown": 92,
+            "lchown": 94,
+            "utime": 132,
+            "utimes": 235,
+            "futimesat": 261,
+        },
+        {"open": 2, "openat": 257},
         {
             "tgkill": 234,
             "prlimit64": 302,
@@ -130,7 +183,28 @@ _MACHINES: Final = {
             "add_key": 217,
             "request_key": 218,
             "keyctl": 219,
+            "unlinkat": 35,
+            "renameat": 38,
+            "renameat2": 276,
+            "mkdirat": 34,
+            "mknodat": 33,
+            "linkat": 37,
+            "symlinkat": 36,
+            "truncate": 45,
+            "fchmod": 52,
+            "fchmodat": 53,
+            "fchown": 55,
+            "fchownat": 54,
+            "utimensat": 88,
+            "setxattr": 5,
+            "lsetxattr": 6,
+            "fsetxattr": 7,
+            "removexattr": 14,
+            "lremovexattr": 15,
+            "fremovexattr": 16,
         },
+        {},
+        {"openat": 56},
         {
             "tgkill": 131,
             "prlimit64": 261,
@@ -197,8 +271,11 @@ def _filter_of(machine: _Machine) -> bytes:
     number = _instruction(_LOAD, _NUMBER)
     parts = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_EQUALS, machine.architecture, then=1), refuse]
     parts += [number, _instruction(_AT_LEAST, _X32, otherwise=1), refuse]
-    for call in sorted({*machine.refused.values(), *_NEW.values()}):
+    for call in sorted({*machine.refused.values(), *machine.older.values(), *_NEW.values()}):
         parts += [_instruction(_EQUALS, call, otherwise=1), refuse]
+    for name, call in machine.opening.items():
+        judged = [_argument(_HOW_TO_OPEN[name]), _instruction(_HAS_ANY, _TO_WRITE, otherwise=1), refuse, allow]
+        parts += [_instruction(_EQUALS, call, otherwise=len(judged)), *judged]
     for name, call in machine.on_itself.items():
         kind = _OF_A_PROCESS.get(name)
         judged = [] if kind is None else [_argument(0), _instruction(_EQUALS, kind, then=1), refuse]

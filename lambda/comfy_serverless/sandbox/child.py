@@ -2,7 +2,8 @@
 
 A task is a line of JSON, `{"check": …, arguments}`, and comes with its files' descriptors; so does an answer:
 `{"result": …}`, `{"refused": reason, "of_mask": …}`, `{"errno": …}` for a file that cannot be written, or `{"bug":
-traceback}`; with `"unfiltered": errno` where the kernel lets the process have the network (see `calls`).
+traceback}`; with `"lacking": {"calls": errno, "files": errno}` where the kernel does not confine the process so (see
+`calls` and `files`).
 
 It ends when the other end of the socket is closed, which happens with the program that started it: between tasks it
 reads the end, and amid a task the kernel sends SIGIO. It also ends after a while with nothing to do.
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from comfy_serverless.sandbox.calls import give_up_calls
+from comfy_serverless.sandbox.files import give_up_files
 from comfy_serverless.sandbox.limits import Budget, set_soft
 from comfy_serverless.sandbox.refused import MaskRefused, Refused
 from comfy_serverless.sandbox.rights import give_up_rights
@@ -88,7 +90,7 @@ CHECKS: dict[str, Check] = {
 
 def main() -> None:
     """Run checks until the socket ends, or nothing has come for a while."""
-    unfiltered = confine()
+    lacking = confine()
     with socket.socket(fileno=0) as tasks:
         readable = select.poll()
         readable.register(tasks, select.POLLIN)
@@ -102,10 +104,10 @@ def main() -> None:
             if task["check"] != "embedded":  # before its limits hold
                 _load_decoders()
             if task.get("is_video"):
-                _load_decoder_of_videos(task["libraries"])
+                _load_decoder_of_videos()
             answer = _answer(task, descriptors)
-            if unfiltered is not None:
-                answer["unfiltered"] = unfiltered
+            if lacking:
+                answer["lacking"] = lacking
             tasks.sendall(json.dumps(answer).encode() + b"\n")
 
 
@@ -114,17 +116,16 @@ def _load_decoders() -> None:
         from comfy_serverless.sandbox import images  # noqa: F401
 
 
-def _load_decoder_of_videos(libraries: str | None) -> None:
-    from comfy_serverless.sandbox.thumbnails import load_video
+def _load_decoder_of_videos() -> None:
+    with contextlib.suppress(ImportError):  # where it is not, videos wait
+        import av  # noqa: F401
 
-    load_video(libraries)
 
-
-def confine() -> int | None:
+def confine() -> dict[str, int]:
     """Give up what no check needs: more files, threads and processes, files of any size, root's rights, the network.
 
     Returns:
-        None; why the kernel does not refuse the network and programs, where it does not: an error's number.
+        What the kernel does not refuse, "calls" or "files", each with why: an error's number.
     """
     resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
@@ -132,7 +133,9 @@ def confine() -> int | None:
     give_up_rights()
     set_soft(resource.RLIMIT_FSIZE, 0)
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())  # for `_only_while_heard`: nobody else may be named afterwards
-    return give_up_calls()
+    Budget().end()  # opens what it reads, while it may
+    lacking = {"files": give_up_files(), "calls": give_up_calls()}
+    return {what: why for what, why in lacking.items() if why is not None}
 
 
 def _answer(task: dict[str, Any], descriptors: list[int]) -> dict[str, object]:

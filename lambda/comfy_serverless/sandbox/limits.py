@@ -5,11 +5,11 @@ What claims to be small gets little. So the limit that lets the largest image pa
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import signal
 import time
-from pathlib import Path
 from typing import BinaryIO
 
 _MB = 1 << 20
@@ -80,6 +80,12 @@ def set_soft(kind: int, limit: int) -> None:
     resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
+@functools.cache
+def _own_size() -> int:
+    """A descriptor that stays open: later the process may open no such file (`files`)."""
+    return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _address_space() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    pages = int(os.pread(_own_size(), 100, 0).split()[0])
     return pages * resource.getpagesize()

@@ -50,10 +50,15 @@ class SandboxFailed(Exception):
 
 
 class Child:
-    """A process that runs checks, one at a time. Raises ChildGone if none can be started."""
+    """A process that runs checks, one at a time. Raises ChildGone if none can be started.
 
-    def __init__(self) -> None:
+    Args:
+        libraries: a folder of libraries that our own Python has not, if there is one.
+    """
+
+    def __init__(self, libraries: Path | None = None) -> None:
         path = [_PACKAGE_ROOT, *(os.path.abspath(entry) for entry in sys.path)]  # noqa: PTH100  ("" is this folder)
+        path += [] if libraries is None else [str(libraries)]
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         self._socket, theirs = socket.socketpair()
         try:

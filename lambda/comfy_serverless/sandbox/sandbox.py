@@ -37,14 +37,27 @@ logger = logging.getLogger(__name__)
 _CHILDREN = 3
 
 
+#: What is said where the kernel does not confine a child.
+_LACKING = {
+    "calls": "this platform filters no system calls (%s): the processes that decode files could reach the network, and "
+    "change their user's files, if a file took one over; their rights and limits hold",
+    "files": "this platform keeps no process from its user's files (Landlock: %s): the processes that decode files "
+    "could read those if a file took one over; they have no network to send them, where calls are filtered",
+}
+
+
 class Sandbox:
     """Checks files that strangers sent. One instance serves a whole process; safe to use from several threads.
 
     All checks take a `deadline` on the monotonic clock, and `turn`, the name of whom the check is for: names take
     turns. They raise Refused if the file cannot be used, and SandboxFailed for a fault of our own.
+
+    Args:
+        libraries: a folder that has PyAV, if our own have none: without it, videos cannot be decoded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, libraries: Path | None = None) -> None:
+        self._libraries = libraries
         self._changed = threading.Condition()
         self._idle: list[Child] = []
         self._busy: set[str] = set()
@@ -58,7 +71,7 @@ class Sandbox:
         """Start a child, if there is none, without waiting: the first check finds it ready."""
         with self._changed, contextlib.suppress(ChildGone):  # the check tries again, and says so
             if not self._idle and not self._busy and self._end.alive:
-                self._idle.append(Child())
+                self._idle.append(Child(self._libraries))
 
     def check_image(self, path: Path, *, max_pixels: int, deadline: float, turn: str) -> str:
         """The file name ending for an image's real format. See `images.check_image`."""
@@ -80,16 +93,9 @@ class Sandbox:
         """Refuse an open file that is no whole safetensors file. See `model_headers.check_model_header`."""
         self._ask("model_header", descriptor, deadline=deadline, turn=turn)
 
-    def make_thumbnail(
-        self, descriptor: int, *, is_video: bool, libraries: Path | None, deadline: float, turn: str
-    ) -> bytes:
-        """A small WebP of a picture in an open file, or of the first frame of a video. See `thumbnails.thumbnail`.
-
-        Args:
-            libraries: a folder that has PyAV, if our own have none.
-        """
-        folder = None if libraries is None else str(libraries)
-        answer = self._ask("thumbnail", descriptor, deadline=deadline, turn=turn, is_video=is_video, libraries=folder)
+    def make_thumbnail(self, descriptor: int, *, is_video: bool, deadline: float, turn: str) -> bytes:
+        """A small WebP of a picture in an open file, or of the first frame of a video. See `thumbnails.thumbnail`."""
+        answer = self._ask("thumbnail", descriptor, deadline=deadline, turn=turn, is_video=is_video)
         try:
             return base64.b64decode(answer, validate=True)
         except (TypeError, ValueError) as error:  # a child that a file has taken over
@@ -131,8 +137,10 @@ class Sandbox:
             child.kill()
             raise
         self._give_back(child)
-        if isinstance(answer, dict) and isinstance(why := answer.get("unfiltered"), int):
-            _say_unfiltered(why)
+        if isinstance(answer, dict) and isinstance(lacking := answer.get("lacking"), dict):
+            for what, why in lacking.items():
+                if what in _LACKING and isinstance(why, int):
+                    _say_lacking(what, why)
         return answer
 
     @contextlib.contextmanager
@@ -175,7 +183,7 @@ class Sandbox:
                 if child.is_alive:
                     return child
                 child.kill()
-        return Child()
+        return Child(self._libraries)
 
     def _give_back(self, child: Child) -> None:
         with self._changed:
@@ -198,13 +206,9 @@ def _close_all(children: list[Child]) -> None:
 
 
 @functools.cache
-def _say_unfiltered(why: int) -> None:
-    """Say, once in a process, that its children are confined by their rights and limits alone."""
-    logger.warning(
-        "this platform filters no system calls (%s): the processes that decode files could reach the network if a file "
-        "took one over; their rights and limits hold",
-        os.strerror(why),
-    )
+def _say_lacking(what: str, why: int) -> None:
+    """Say, once in a process, that its children are confined by less than they are elsewhere."""
+    logger.warning(_LACKING[what], os.strerror(why))
 
 
 def _result(answer: object) -> Any:  # noqa: ANN401

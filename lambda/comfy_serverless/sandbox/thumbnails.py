@@ -9,11 +9,8 @@ profile of colours either: they are those of sRGB.
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import os
-import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image
@@ -61,14 +58,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _TURNED = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
-
-
-def load_video(libraries: str | None) -> None:
-    """Load PyAV, before limits hold, from our own libraries or else from that folder. Where it is not, videos wait."""
-    if libraries is not None and importlib.util.find_spec("av") is None:
-        sys.path.append(libraries)
-    with suppress(ImportError):
-        import av  # noqa: F401
 
 
 def thumbnail(file: BinaryIO, *, budget: Budget, is_video: bool) -> str:

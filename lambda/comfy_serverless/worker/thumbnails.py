@@ -120,8 +120,7 @@ class Thumbnails:
 
     def __init__(self, s3: S3Client, *, libraries: Path | None = None) -> None:
         self._s3 = s3
-        self._libraries = libraries
-        self._sandbox = Sandbox()
+        self._sandbox = Sandbox(libraries)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="thumbnail")
 
     @classmethod
@@ -169,7 +168,6 @@ class Thumbnails:
             webp = self._sandbox.make_thumbnail(
                 file.fileno(),
                 is_video=bare_type(made.content_type) in _VIDEOS,
-                libraries=self._libraries,
                 deadline=time.monotonic() + _DECODING_S,
                 turn=str(hash(address) % _CHILDREN),
             )

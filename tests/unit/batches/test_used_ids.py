@@ -11,11 +11,15 @@ import pytest
 from comfy_serverless.aws.dynamodb import Update
 from comfy_serverless.batches.batch import Batch
 from comfy_serverless.batches.fates import fates
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.lines import lines_of
 from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.settings import Settings
+from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_item import JOB, job_pk
+from comfy_serverless.table.jobs import JobStore
 from tests.unit.batch_world import GRAPH, RESULTS, World
 from tests.unit.jobs_table import aws
 from tests.unit.owned_batches import Batches, batches_world
@@ -227,3 +231,81 @@ def test_generate_and_a_line_are_one_job_if_they_ask_for_the_same(owned: Batches
     owned.follow_orders()
     progress = owned.get("many")
     assert (progress["queued"], progress["bad"]) == (1, 1)
+
+
+class Died(Exception):
+    """The process has ended here."""
+
+
+def die_once(patch: pytest.MonkeyPatch, owner: Any, name: str, *, first: str = "") -> None:
+    """Let a method end the process the next time it is called; `first` is done of it before."""
+    whole, before = getattr(owner, name), getattr(owner, first) if first else None
+
+    def dying(self: Any, *given: Any, **named: Any) -> Any:
+        patch.setattr(owner, name, whole)
+        if before is not None:
+            before(self, given[0], given[-1])
+        raise Died
+
+    patch.setattr(owner, name, dying)
+
+
+@pytest.mark.parametrize(
+    ("dies_in", "name", "first"),
+    [
+        (Queues, "send_many", ""),
+        (BatchStore, "mark_bad", ""),
+        (BatchStore, "mark_read", "mark_bad"),
+        (BatchStore, "count_bad", ""),
+    ],
+    ids=["before any is sent", "before the line is bad", "before the range is read", "before it is counted"],
+)
+def test_a_reader_that_dies_after_it_has_refused_a_line_is_followed_by_one_that_says_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, dies_in: Any, name: str, first: str
+) -> None:
+    through(world, line(1), key="batches/first.jsonl")
+    second = world.begin("\n".join([line(2), line(3, job_id="hare")]).encode(), "batches/second.jsonl")
+    orders = world.messages("manifests")
+    die_once(monkeypatch, dies_in, name, first=first)
+    with pytest.raises(Died):
+        for order in orders:
+            world.keeper.read_or_pass_on(order["batch"], order["start"], until=float("inf"))
+    for order in orders:  # the queue's message comes again
+        world.keeper.read_or_pass_on(order["batch"], order["start"], until=float("inf"))
+    assert world.work() == ["hare"], "and the job that has the id is not run again"
+    ended = world.look(second)
+    (bad, _, message), hare = rows_of(world, ended)
+    assert (bad, USED in message) == ("bad", True)
+    assert hare == ("succeeded", "", "")
+    assert [(one.line, USED in one.message) for one in world.batches.bad_lines(second.id)] == [(1, True)]
+    summary, _, _ = world.report(ended)
+    assert (summary["lines"], summary["bad_lines"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("dies_in", "name"),
+    [(JobStore, "submit"), (ResultFile, "write"), (JobStore, "refuse")],
+    ids=["before its job is there", "before its result", "before its end"],
+)
+def test_a_drop_that_is_refused_has_one_end_wherever_the_process_dies(
+    world: World, monkeypatch: pytest.MonkeyPatch, dies_in: Any, name: str
+) -> None:
+    world.drops.drop(world.drop("jobs/1.json", line(1).encode()))
+    (sent,) = world.messages("jobs")
+    dropped = world.drop("jobs/2.json", line(2).encode())
+    die_once(monkeypatch, dies_in, name)
+    with pytest.raises(Died):
+        world.drops.drop(dropped)
+    for _ in range(2):  # its event comes again, and once more
+        world.drops.drop(dropped)
+        other = world.jobs.read(dropped.default_id)
+        assert other is not None
+        document = other.document()
+        assert document.error is not None
+        assert (other.status, USED in document.error.message, other.runs) == (JobStatus.FAILED, True, 0)
+        stored = world.s3.get_object(Bucket=RESULTS, Key=f"{dropped.default_id}/result.json")["Body"].read()
+        assert json.loads(stored)["error"]["code"] == "invalid_request"
+    assert world.messages("jobs") == [], "nothing of it is run"
+    standing = world.jobs.read("fox")
+    assert standing is not None
+    assert (standing.status, sent["job"]) == (JobStatus.QUEUED, "fox")

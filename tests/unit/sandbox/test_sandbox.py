@@ -86,9 +86,9 @@ def test_a_child_has_an_empty_environment_and_no_file_of_ours(files: Files, monk
         files.check()
         (pid,) = files.idle
         assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
-        assert wait_until(lambda: len(files_of(pid)) == 2)
+        assert wait_until(lambda: len(files_of(pid)) == 3)
         opened = files_of(pid)
-    assert {name.partition(":")[0] for name in opened} == {"socket", "/dev/null"}
+    assert {name.partition(":")[0] for name in opened} == {"socket", "/dev/null", f"/proc/{pid}/statm"}
     assert "/dev/shm" not in Path(f"/proc/{pid}/maps").read_text()
 
 

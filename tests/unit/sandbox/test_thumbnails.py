@@ -47,7 +47,6 @@ def make(sandbox: Sandbox, tmp_path: Path):
             webp = sandbox.make_thumbnail(
                 file.fileno(),
                 is_video=is_video,
-                libraries=None,
                 deadline=time.monotonic() + PATIENCE_S,
                 turn="",
             )
@@ -239,7 +238,7 @@ def test_a_picture_that_is_a_web_page_too_becomes_a_picture_alone(make, sandbox:
     path.write_bytes(polyglot)
     with path.open("rb") as file:
         webp = sandbox.make_thumbnail(
-            file.fileno(), is_video=False, libraries=None, deadline=time.monotonic() + PATIENCE_S, turn=""
+            file.fileno(), is_video=False, deadline=time.monotonic() + PATIENCE_S, turn=""
         )
     assert webp.startswith(b"RIFF")
     assert b"script" not in webp
@@ -259,7 +258,7 @@ def test_a_child_that_is_killed_amid_a_picture_is_replaced(tmp_path: Path) -> No
         def ask() -> bytes:
             with good.open("rb") as file:
                 until = time.monotonic() + PATIENCE_S
-                return sandbox.make_thumbnail(file.fileno(), is_video=False, libraries=None, deadline=until, turn="")
+                return sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=until, turn="")
 
         ask()
         (child,) = sandbox._idle
@@ -283,7 +282,7 @@ def test_a_child_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
         os.kill(child.pid, signal.SIGSTOP)
         with pytest.raises(Refused, match="before its time was over"):
             sandbox.make_thumbnail(
-                file.fileno(), is_video=False, libraries=None, deadline=time.monotonic() + 0.2, turn=""
+                file.fileno(), is_video=False, deadline=time.monotonic() + 0.2, turn=""
             )
         assert not child.is_alive
 
@@ -305,8 +304,7 @@ def test_a_video_without_pyav_is_told_as_such(tmp_path: Path) -> None:
     code = (
         "import sys, io; sys.modules['av'] = None\n"
         "from comfy_serverless.sandbox.limits import Budget\n"
-        "from comfy_serverless.sandbox.thumbnails import load_video, thumbnail\n"
-        "load_video(None)\n"
+        "from comfy_serverless.sandbox.thumbnails import thumbnail\n"
         "try: thumbnail(io.BytesIO(b''), budget=Budget(), is_video=True)\n"
         "except Exception as error: print(error)\n"
     )
