@@ -66,10 +66,12 @@ $(TYPESCRIPT)/.installed: examples/typescript/package-lock.json $(VENV)/.install
 # Whatever needs no container is in one of two targets: nearly all tests, and those of services that run as processes.
 # Each process reads all tests first, ten seconds for ten thousand; those of services wait more than they work.
 # Files begin in their order (`--no-loadscope-reorder`): the long ones of tests/integration must not be the last to begin.
+# Schemathesis, of one file of tests/integration, loads for a quarter of a second in each process.
+NO_FUZZ := -p no:schemathesis
 PYTEST := $(RUN) -m pytest --dist loadfile --no-loadscope-reorder
 
 test: setup ## The tests that start no service; those that do: make test-services
-	$(PYTEST) tests/unit -n $(or $(TEST_PROCESSES),3) $(PYTEST_ARGS)
+	$(PYTEST) $(NO_FUZZ) tests/unit -n $(or $(TEST_PROCESSES),3) $(PYTEST_ARGS)
 
 test-services: setup $(TYPESCRIPT)/.installed ## Those of engines, workers and whole stacks, which run as processes
 	$(PYTEST) tests/integration tests/contract -n $(or $(TEST_PROCESSES),5) $(PYTEST_ARGS)
@@ -84,7 +86,7 @@ FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \
   tests/unit/test_settings.py tests/unit/test_errors.py tests/unit/test_files.py
 
 test-fast: setup ## The pure part of the tests: seconds, while you work
-	$(RUN) -m pytest $(FAST_TESTS) -n $(or $(TEST_PROCESSES),3) $(PYTEST_ARGS)
+	$(RUN) -m pytest $(NO_FUZZ) $(FAST_TESTS) -n $(or $(TEST_PROCESSES),3) $(PYTEST_ARGS)
 
 extras: setup ## Each extra in a fresh environment, and the README's lines with it (needs a package index)
 	$(RUN) -m pytest tests/extras $(PYTEST_ARGS)

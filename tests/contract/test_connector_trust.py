@@ -17,9 +17,10 @@ from comfy_serverless import ComfyConnector, Progress, Settings
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import EngineStalled, NodeExecutionError
+from tests.contract.asking import queue
 from tests.contract.engines import REAL_COMFYUI, EngineProcess, free_port
 from tests.contract.packs_of_engine import fill_custom_nodes
-from tests.patience import slack
+from tests.patience import slack, wait_until
 
 LITE_ENGINE = Path(__file__).parent / "lite_engine.py"
 #: On a quiet machine.
@@ -67,7 +68,7 @@ def test_a_job_behind_one_that_computes_nothing_but_reports_is_no_stall(connecto
     connector.run(sleeping(0.01, steps=1))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(connector.run, sleeping(STALL_S * slack() * 2, steps=20, seed=1))
-        time.sleep(0.3)
+        assert wait_until(lambda: queue(connector)["queue_running"])
         second = connector.run(sleeping(0.01, steps=1, seed=2))
         assert first.result().attempts == second.attempts == 1
     assert connector.starts == 1

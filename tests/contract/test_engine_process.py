@@ -16,7 +16,7 @@ import requests
 
 from comfy_lite import __version__
 from tests.contract.engines import RELEASES, EngineProcess, free_port, lite_only
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, wait_until
 
 PROMPT = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 255}},
@@ -146,9 +146,13 @@ def test_a_link_to_nowhere_in_an_undeclared_input_ends_the_worker_but_not_the_se
     prompt = json.loads(json.dumps(PROMPT))
     prompt["2"]["inputs"]["extra"] = ["77", 0]
     assert requests.post(f"{engine.url}/prompt", json={"prompt": prompt}, timeout=PATIENCE_S).status_code == 200
-    time.sleep(0.5)
-    queue = requests.get(f"{engine.url}/queue", timeout=PATIENCE_S).json()
-    assert len(queue["queue_running"]) == 1
+
+    def running() -> int:
+        return len(requests.get(f"{engine.url}/queue", timeout=PATIENCE_S).json()["queue_running"])
+
+    assert wait_until(lambda: running() == 1)
+    time.sleep(0.3)
+    assert running() == 1, "and for ever"
     assert requests.get(f"{engine.url}/history", timeout=PATIENCE_S).json() == {}
 
 

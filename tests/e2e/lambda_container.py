@@ -136,7 +136,7 @@ class LambdaContainer:
         deadline = time.monotonic() + self._start_s
         while time.monotonic() < deadline:
             try:
-                requests.get(f"http://{address}/", timeout=5)
+                requests.get(f"http://{address}/", timeout=START_TIMEOUT_S)
             except requests.ConnectionError:
                 time.sleep(0.05)
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ import pytest
 from lambda_container import docker
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.handlers.shutdown import SHUTDOWN_S
 from demo.seed import INPUT_BUCKET
 from local.aws.collector import Collector
 from local.aws.server import LocalAws
@@ -111,7 +109,6 @@ def test_a_process_that_is_killed_is_replaced(here: ServingContainer) -> None:
 def test_sigterm_ends_it_in_order(lite_image: str, container_environment: dict[str, str]) -> None:
     with serving(lite_image, container_environment) as started:
         started.wait_healthy()
-        begun = time.monotonic()
+        # What has not ended by then is killed, and has ended with 137.
         docker("stop", "--time", "30", started.name)
-        assert time.monotonic() - begun < SHUTDOWN_S
         assert docker("inspect", "--format", "{{.State.ExitCode}}", started.name) == "0", started.log()[-3000:]

@@ -2,7 +2,8 @@
 
     python sandbox_program.py FOLDER PORT
 
-The first line it writes names the engine's process. Every request runs in a thread of its own.
+The first line it writes names the engine's process and address. Every request runs in a thread of its own.
+`{"tell": "draining"}` is answered once no job begins any more.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker
 from comfy_serverless.workflows.finding import Finder
 from demo.seed import OUTPUT_BUCKET
-from tests.patience import QuietClock
+from tests.patience import QuietClock, wait_until
 
 _lock = threading.Lock()
 
@@ -46,7 +47,10 @@ def main(folder: str, port: str) -> None:
     )
     drain_on_sigterm(worker=worker, stop_engine=connector.kill_api, leave=leave_process)
     process, clock = connector._engine.process, QuietClock()
-    say(engine=process.pid if process else None)
+    say(engine=process.pid if process else None, url=connector.server_address)
+
+    def tell_draining() -> None:
+        say(draining=wait_until(lambda: worker._jobs._is_draining))
 
     def run(payload: Any) -> None:
         begun = clock()
@@ -64,7 +68,9 @@ def main(folder: str, port: str) -> None:
 
     threads = []
     for line in sys.stdin:
-        threads.append(threading.Thread(target=run, args=(json.loads(line),)))
+        asked = json.loads(line)
+        is_a_job = "tell" not in asked
+        threads.append(threading.Thread(target=run if is_a_job else tell_draining, args=(asked,) if is_a_job else ()))
         threads[-1].start()
     for thread in threads:
         thread.join()

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from comfy_serverless.jobs.document import Job
 from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.integration import sandbox_fault_rows
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, wait_until
 
 FROZEN_S = 40.0
 #: What a job of a second may take.
@@ -47,7 +48,9 @@ class Sandbox:
             env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,
         )
-        self.engine_pid: int = self.answer()["engine"]
+        began = self.answer()
+        self.engine_pid: int = began["engine"]
+        self._engine_url: str = began["url"]
 
     def send(self, **request: Any) -> str:
         """Begin a job; its id."""
@@ -66,6 +69,17 @@ class Sandbox:
         """A job to its end."""
         self.send(**request)
         return self.answer()
+
+    def engine_runs(self) -> int:
+        """How many prompts the engine executes now."""
+        return len(requests.get(f"{self._engine_url}/queue", timeout=PATIENCE_S).json()["queue_running"])
+
+    def wait_until_draining(self) -> None:
+        """Return once it has heard SIGTERM, and begins no other job."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"tell": "draining"}) + "\n")
+        self.process.stdin.flush()
+        assert self.answer() == {"draining": True}
 
     def signal(self, number: signal.Signals) -> None:
         """To all of it at once."""
@@ -120,7 +134,7 @@ def frozen(local_s3: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Iter
         job_id = working.send(workflow=graph(steps=100))
         pressed_id = pressed.send(workflow=graph(steps=10_000), deadline_s=FROZEN_S / 2)
         impatient_id = impatient.send(workflow=graph(steps=100))
-        time.sleep(1.0)
+        assert all(wait_until(lambda one=one: one.engine_runs() == 1) for one in (working, pressed, impatient))
         for sandbox in sandboxes:
             sandbox.signal(signal.SIGSTOP)
         time.sleep(FROZEN_S)

@@ -91,10 +91,10 @@ def members_once(emulator: LambdaEmulator, *, at_least: int) -> list[int]:
 
 class TestInvoke:
     def test_answers_what_the_function_returns(self, function: Function, tmp_path: Path) -> None:
-        answer = function(timeout_s=20).invoke({"text": "häh 漢字", "number": 1.5, "nothing": None})
+        answer = function(timeout_s=300).invoke({"text": "häh 漢字", "number": 1.5, "nothing": None})
         assert answer["event"] == {"text": "häh 漢字", "number": 1.5, "nothing": None}
         assert answer["cwd"] == str(tmp_path)
-        assert 0 < answer["left_ms"] <= 20_000
+        assert 0 < answer["left_ms"] <= 300_000
 
     def test_a_second_invocation_finds_the_same_process(self, function: Function) -> None:
         emulator = function()
@@ -315,7 +315,7 @@ class TestProcesses:
     def test_a_program_that_ignores_sigterm_is_ended_all_the_same(self) -> None:
         script = "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
         process = LocalProcess([sys.executable, "-c", script], {}, name="it")
-        process.log.wait_for(lambda line: line == "on", timeout_s=10)
+        process.log.wait_for(lambda line: line == "on", timeout_s=PATIENCE_S)
         process.stop(grace_s=0.3)
         assert process.exit_code == -signal.SIGKILL
 

@@ -14,9 +14,7 @@ from comfy_serverless.handlers import runtime_api, stream
 from comfy_serverless.handlers.runtime_api import ClientGone, RuntimeApi, RuntimeApiError
 from local.aws.runtime_api import FunctionFailed, ProtocolBroken, Running
 from local.aws.runtime_api import RuntimeApi as StrictApi
-from tests.patience import wait_until
-
-PATIENCE_S = 20.0
+from tests.patience import PATIENCE_S, wait_until
 
 
 @pytest.fixture

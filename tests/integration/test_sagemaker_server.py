@@ -37,9 +37,15 @@ START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
 class ServeProcess(Serving):
     """The program that the image starts."""
 
-    def __init__(self, process: LocalProcess, port: int) -> None:
+    def __init__(self, process: LocalProcess, port: int, engine_port: int) -> None:
         super().__init__(f"http://{LOOPBACK}:{port}")
         self.process = process
+        self._engine_port = engine_port
+
+    def wait_until_executing(self) -> None:
+        """Return once its engine executes a prompt."""
+        queue = f"http://{LOOPBACK}:{self._engine_port}/queue"
+        assert wait_until(lambda: self._session.get(queue, timeout=PATIENCE_S).json()["queue_running"])
 
     def worker_pid(self) -> int:
         """The process that answers: gunicorn's child."""
@@ -49,18 +55,18 @@ class ServeProcess(Serving):
 
 @contextmanager
 def serving(local_s3: LocalAws, **environment: str) -> Iterator[ServeProcess]:
-    port = free_port()
+    port, engine_port = free_port(), free_port()
     settings = {
         **clean_environment(),
         **local_s3.environment,
         **worker_environment(),
         "PYTHONPATH": str(SOURCE_ROOT),
         "SAGEMAKER_BIND_TO_PORT": str(port),
-        "INITIAL_PORT": str(free_port()),
+        "INITIAL_PORT": str(engine_port),
         **environment,
     }
     with LocalProcess(START, settings, name="serve") as process:
-        yield ServeProcess(process, port)
+        yield ServeProcess(process, port, engine_port)
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +101,7 @@ def peak_megabytes(pid: int) -> float:
 
 def test_a_ping_says_no_until_comfyui_answers_and_when_it_cannot_be_started(local_s3: LocalAws) -> None:
     with serving(local_s3, API_COMMAND_LINE="false") as started:
-        end = time.monotonic() + PATIENCE_S
-        while '"broken"' not in (answer := ask(started)):
-            assert time.monotonic() < end, answer
-            time.sleep(0.05)
+        assert wait_until(lambda: '"broken"' in ask(started)), ask(started)
         assert started.ping() == 503
         assert started.invoke({"workflow": noise()}).json()["error"]["code"] == "engine_unavailable"
 
@@ -141,7 +144,7 @@ def loads(*numbers: int) -> dict[str, Any]:
 
 def ask(started: ServeProcess) -> str:
     try:
-        return started._session.get(f"{started.url}/ping", timeout=2).text
+        return started._session.get(f"{started.url}/ping", timeout=PATIENCE_S).text
     except OSError:
         return ""
 
@@ -153,7 +156,7 @@ def test_sigterm_lets_jobs_finish_tells_pings_and_leaves_nothing(local_s3: Local
         answers: list[Any] = []
         thread = threading.Thread(target=lambda: answers.append(started.invoke({"workflow": noise(seed=7, steps=150)})))
         thread.start()
-        time.sleep(0.3)
+        started.wait_until_executing()
         child = started.worker_pid()
         with QuietClock() as clock:
             begun = clock()
@@ -175,7 +178,7 @@ def test_sigterm_stops_a_job_that_cannot_finish_and_says_that_it_may_be_sent_aga
             target=lambda: answers.append(started.invoke({"workflow": noise(seed=8, steps=10_000)}))
         )
         thread.start()
-        time.sleep(0.5)
+        started.wait_until_executing()
         os.kill(started.process.pid, signal.SIGTERM)
         thread.join(PATIENCE_S)
         assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "worker_stopped")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.integration.sandbox_fault_rows import SHUTDOWN_ROWS
 from tests.integration.test_freeze import Sandbox, graph
-from tests.patience import PATIENCE_S, QuietClock
+from tests.patience import PATIENCE_S, QuietClock, wait_until
 
 
 @pytest.fixture
@@ -54,10 +53,8 @@ def endless() -> dict[str, Any]:
 
 def until_running(sandbox: Sandbox, local_s3: LocalAws, job_id: str) -> None:
     """Until the first output has been delivered: the rest of the job is under way."""
-    end = time.monotonic() + PATIENCE_S
-    while not local_s3.client().list_objects_v2(Bucket=OUTPUT_BUCKET, Prefix=f"{job_id}/").get("Contents"):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    client = local_s3.client()
+    assert wait_until(lambda: client.list_objects_v2(Bucket=OUTPUT_BUCKET, Prefix=f"{job_id}/").get("Contents"))
 
 
 def test_every_row_names_a_test_of_this_file() -> None:
@@ -71,9 +68,9 @@ def test_sigterm_ends_an_idle_worker_and_its_engine(sandbox: Sandbox) -> None:
 
 def test_sigterm_lets_a_job_finish_and_begins_no_other(sandbox: Sandbox) -> None:
     first = sandbox.send(workflow=graph(steps=100))
-    time.sleep(0.5)
+    assert wait_until(lambda: sandbox.engine_runs() == 1)
     sandbox.process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    sandbox.wait_until_draining()
     late = sandbox.send(workflow=graph(steps=1))
     answers = {answer["job_id"]: answer for answer in (sandbox.answer(), sandbox.answer())}
     assert (answers[late]["code"], answers[late]["retryable"]) == ("worker_stopped", True)

@@ -24,6 +24,7 @@ from comfy_serverless.workflows.finding import Finder
 from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.contract.engines import free_port
+from tests.patience import PATIENCE_S
 
 
 class Place:
@@ -122,7 +123,7 @@ def test_the_same_workflow_again_makes_its_files_anew_and_only_its_files(place: 
         assert all(made.read() for made in outcome.made.values())
         assert here.connector.starts == 1
         outcome.release()
-        here.worker._tidying._thread.submit(lambda: None).result(10)
+        here.worker._tidying._thread.submit(lambda: None).result(PATIENCE_S)
 
 
 def test_files_that_could_not_be_delivered_stay(place: Callable[[], Place]) -> None:
@@ -132,7 +133,7 @@ def test_files_that_could_not_be_delivered_stay(place: Callable[[], Place]) -> N
     assert outcome.error is not None
     assert outcome.error.code == "delivery_failed"
     outcome.release()
-    here.worker._tidying._thread.submit(lambda: None).result(10)
+    here.worker._tidying._thread.submit(lambda: None).result(PATIENCE_S)
     assert {path.suffix for path in here.kept()} == {".png", ".webp"}, "all, for the next try to find"
     again = here.run(pictures(), job_id=outcome.job.id)
     assert again.error is None

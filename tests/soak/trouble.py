@@ -115,7 +115,8 @@ class Thrower:
         while time.monotonic() < until:
             try:
                 requests.delete(f"{self._connector.server_address}/lite/faults", timeout=1).raise_for_status()
-                runs = self._running()
+                queue = requests.get(f"{self._connector.server_address}/queue", timeout=1).json()
+                runs = {item[1] for item in queue["queue_running"]}
                 ran = runs if ran is None else ran
                 if not ran & runs:
                     return True
@@ -123,10 +124,6 @@ class Thrower:
                 pass
             time.sleep(0.02)
         return False
-
-    def _running(self) -> set[str]:
-        queue = requests.get(f"{self._connector.server_address}/queue", timeout=1).json()
-        return {item[1] for item in queue["queue_running"]}
 
     def _arming(self, fault: str, **details: Any) -> Callable[[], bool]:
         return lambda: self._post({"fault": fault, **details})

@@ -31,6 +31,7 @@ from comfy_serverless.workflows.finding import Finder
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.integration.faulty_s3 import FaultyS3
+from tests.patience import PATIENCE_S
 from tests.soak.jobs import BROKEN_INPUT
 from tests.soak.owners import Canaries
 
@@ -97,7 +98,7 @@ class World:
         return [str(path.relative_to(runs)) for path in runs.rglob("*") if path.is_file()]
 
     def _ask(self, path: str) -> Any:
-        return requests.get(f"{self.connector.server_address}{path}", timeout=10).json()
+        return requests.get(f"{self.connector.server_address}{path}", timeout=PATIENCE_S).json()
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class Internet:
         self.stopping.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
 
     @property
     def get(self) -> Get:

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import timings
 from tests.contract.faults.rows import Row
 from tests.contract.faults.world import World
 from tests.patience import QuietClock, slack, wait_until
 
 TESTS = Path(__file__).parents[1]
+#: Packs of nodes, as their authors wrote them: no tests.
+PACKS = TESTS / "environments" / "packs"
 needs_schedstat = pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="only Linux says who waits")  # noqa: PTH110
 
 
@@ -170,3 +173,61 @@ def test_no_test_sets_the_tables_clock_in_some_of_its_modules_only() -> None:
     patched = re.compile(r"(setattr|patch)\([^\n]*now_s[\"']")
     others = [file for file in TESTS.rglob("*.py") if file.name != "table_clock.py"]
     assert [file.name for file in others if patched.search(file.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "begun = time.monotonic()\n    work()\n    assert time.monotonic() - begun < 5",
+        "begun = time.perf_counter()\n    took = time.perf_counter() - begun\n    assert 5 >= took",
+        "a = time.time()\n    one = time.time() - a\n    other = time.time() - a - one\n    assert other < 2 * one",
+        "ms = []\n    begun = time.time()\n    ms.append(1000 * (time.time() - begun))\n    assert max(ms) < 100",
+        "assert requests.get(url).elapsed.total_seconds() < 1",
+        "end = time.monotonic() + 5\n    while not is_so():\n        assert time.monotonic() < end",
+        "subprocess.run(command, timeout=5)",
+        "thread.join(timeout=2)",
+    ],
+)
+def test_a_test_that_judges_the_wall_clock_is_found(bad: str) -> None:
+    assert len([*timings.found_in(f"def test_it():\n    {bad}\n")]) == 1
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        "begun = time.monotonic()\n    work()\n    assert time.monotonic() - begun >= 0.5, 'a sleep has a least time'",
+        "with QuietClock() as clock:\n        begun = clock()\n        assert clock() - begun < 5",
+        "end = time.monotonic() + PATIENCE_S\n    while not is_so():\n        assert time.monotonic() < end",
+        "with pytest.raises(requests.ReadTimeout):\n        requests.get(url, timeout=0.5)",
+        "assert document.ends_at > time.time() - 50",
+    ],
+)
+def test_a_test_that_holds_on_any_machine_is_not(good: str) -> None:
+    assert [*timings.found_in(f"def test_it():\n    {good}\n")] == []
+
+
+@pytest.mark.parametrize(
+    "bad", ["await page.click({timeout: 5}); const took = performance.now() - began", "one.startTime"]
+)
+def test_a_page_that_measures_is_found(bad: str) -> None:
+    assert len([*timings.found_in_script(bad)]) == 1
+    assert len([*timings.found_in(f"page.evaluate('{bad}')", is_of_pages=True)]) == 1
+
+
+def test_a_short_time_of_a_browser_is_found() -> None:
+    assert len([*timings.found_in("expect(row).to_be_visible(timeout=5_000)", is_of_pages=True)]) == 1
+
+
+def test_no_test_judges_how_fast_the_machine_is() -> None:
+    found = [
+        f"{file.relative_to(TESTS)}:{why}"
+        for file in sorted(TESTS.rglob("*.py"))
+        if file != Path(__file__) and PACKS not in file.parents
+        for why in timings.found_in(file.read_text(encoding="utf-8"), is_of_pages=file.parent.name == "console")
+    ]
+    found += [
+        f"{file.relative_to(TESTS)}:{why}"
+        for file in sorted((TESTS / "console" / "js").iterdir())
+        for why in timings.found_in_script(file.read_text(encoding="utf-8"))
+    ]
+    assert found == []

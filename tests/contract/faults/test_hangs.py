@@ -10,6 +10,7 @@ import pytest
 from comfy_serverless.errors import EngineStalled
 from tests.contract.faults.rows import row
 from tests.contract.faults.world import World, in_background, lite_only, long_run, new_id, picture, real_only
+from tests.patience import wait_until
 
 
 @row(
@@ -126,7 +127,7 @@ def test_the_server_never_answers_the_submit(fragile: World) -> None:
 def test_the_server_answers_nothing(fragile: World) -> None:
     fragile.connector.run(picture())
     fragile.arm("hang")
-    time.sleep(0.2)
+    assert wait_until(fragile.is_silent)
     fragile.fails(picture(), deadline_s=1)
     assert fragile.connector.starts == 2
 
@@ -135,5 +136,5 @@ def test_the_server_answers_nothing(fragile: World) -> None:
 @lite_only
 def test_every_answer_is_slow(fragile: World) -> None:
     fragile.arm("slow_answers", seconds=0.3)
-    time.sleep(0.1)
+    assert wait_until(lambda: fragile.is_silent(for_s=0.25))
     assert len(fragile.succeeds(picture()).outputs) == 1

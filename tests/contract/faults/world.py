@@ -100,6 +100,13 @@ class World:
         url = f"{self.connector.server_address}/lite/faults"
         requests.post(url, json={"fault": fault, **details}, timeout=PATIENCE_S).raise_for_status()
 
+    def is_silent(self, *, for_s: float = 0.5) -> bool:
+        """Whether the engine leaves a question without an answer for so long."""
+        with contextlib.suppress(requests.Timeout):
+            requests.get(f"{self.connector.server_address}/prompt", timeout=for_s)
+            return False
+        return True
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the engine's whole group."""
         assert self.process.pid is not None

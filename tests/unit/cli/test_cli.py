@@ -41,7 +41,7 @@ def command_line(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -233,7 +233,7 @@ def wait_until_something_runs(server_address: str, *, seconds: float) -> None:
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at:
         with contextlib.suppress(requests.RequestException):
-            if requests.get(f"{server_address}/queue", timeout=5).json()["queue_running"]:
+            if requests.get(f"{server_address}/queue", timeout=PATIENCE_S).json()["queue_running"]:
                 return
         time.sleep(0.05)
     raise AssertionError(f"nothing runs at {server_address}")

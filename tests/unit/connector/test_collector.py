@@ -161,6 +161,13 @@ def test_a_file_that_comes_after_the_end_of_its_node_is_waited_for(tmp_path: Pat
     writes.join()
 
 
+@pytest.fixture
+def _none_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are not there never come: what waits for them looks a few times."""
+    monkeypatch.setattr(collector_module, "_LATE_S", 0.05)
+
+
+@pytest.mark.usefixtures("_none_comes_late")
 def test_what_a_node_names_and_has_not_made_is_a_warning_and_no_output(tmp_path: Path) -> None:
     remembered = Remembered()
     world = World(tmp_path, {"2": node("UploadsItself"), "3": node("SaveImage")}, remembered=remembered)
@@ -228,6 +235,7 @@ def test_where_no_late_file_would_be_found_none_is_waited_for(
     assert len(collector.warnings) == 1
 
 
+@pytest.mark.usefixtures("_none_comes_late")
 def test_a_cached_node_is_not_believed_once_it_was_not_when_it_ran(tmp_path: Path) -> None:
     remembered = Remembered()
     for cached in ((), ("2",)):
@@ -238,6 +246,7 @@ def test_a_cached_node_is_not_believed_once_it_was_not_when_it_ran(tmp_path: Pat
         assert not world.collector.are_files_gone, "to run it again would not help"
 
 
+@pytest.mark.usefixtures("_none_comes_late")
 def test_a_node_that_ran_for_what_it_leaves_and_left_nothing_is_named(tmp_path: Path) -> None:
     remembered = Remembered()
     graph = {"1": node("KSampler"), "2": node("SaysNothing", images=["1", 0]), "3": node("NeverRan")}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.connector.import_check import READ_ONLY, WRITABLE, start
-from tests.patience import PATIENCE_S
+from tests.patience import slack
 from tests.unit.fake_comfyui import FakeComfyUI
 
 INFO = {"KSampler": {"python_module": "nodes"}}
@@ -52,7 +52,7 @@ def test_one_that_ends_before_it_answers_leaves_its_code_and_its_words(comfyui: 
 
 def test_one_that_never_answers_says_where_it_hangs(comfyui: FakeComfyUI) -> None:
     comfyui.says(hangs=True)
-    found = start(comfyui.command, WRITABLE, timeout_s=min(3.0, PATIENCE_S))
+    found = start(comfyui.command, WRITABLE, timeout_s=2.0 * slack())
     assert (found.code, found.object_info) == (None, None)
     assert "Fatal Python error: Aborted" in found.output
     assert "program.py" in found.output, "the stack of each thread"

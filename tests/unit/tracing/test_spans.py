@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -144,9 +143,8 @@ def test_nobody_waits_long_for_a_collector_and_then_not_again_for_a_minute(monke
     assert first >= 0.2
     event.set()
     monkeypatch.setattr(module, "_patient_from", 0.0)
-    begun = time.monotonic()
     tracing.flush(PATIENCE_S)
-    assert time.monotonic() - begun < PATIENCE_S
+    assert not module._flusher.is_alive(), "it has been waited for"
 
 
 def test_a_process_without_the_packages_says_so_and_works(

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import tempfile
-import time
+import threading
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -32,6 +32,7 @@ from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
 from comfy_serverless.worker.put import PART_BYTES, ChecksumMismatch, Digest, KeyTaken, digest, pixels, upload
 from comfy_serverless.worker.replies import Replies, choose_inline, inline_bytes
 from comfy_serverless.worker.worker import Outcome
+from tests.patience import PATIENCE_S
 from tests.unit.fakes import OUT, made, png
 from tests.unit.jobs.test_request import job, output
 
@@ -239,15 +240,17 @@ def test_whatever_goes_wrong_with_an_output_costs_that_output_alone(s3: S3Client
             pool=pool,
             leftovers=Leftovers(FilesInUse(), job_id="j"),
         )
-        delivered, undelivered = delivery.finish([made("a.png"), lost], timeout_s=5)
+        delivered, undelivered = delivery.finish([made("a.png"), lost], timeout_s=PATIENCE_S)
     assert [delivery.output.name for delivery in delivered] == ["a.png"]
     assert "b.png of node 9" in str(undelivered[0])
     assert "ProtocolError: the connection was cut" in str(undelivered[0])
 
 
 def test_an_upload_that_does_not_end_in_time_is_named(s3: S3Client) -> None:
+    is_over = threading.Event()
+
     def late() -> BinaryIO:
-        time.sleep(0.3)
+        is_over.wait(PATIENCE_S)
         return io.BytesIO()
 
     outputs = [
@@ -263,6 +266,7 @@ def test_an_upload_that_does_not_end_in_time_is_named(s3: S3Client) -> None:
             leftovers=Leftovers(FilesInUse(), job_id="j"),
         )
         delivered, undelivered = delivery.finish(outputs, timeout_s=0.01)
+        is_over.set()
     assert delivered == []
     error = delivery_error(undelivered, of=2)
     assert error.code == "delivery_failed"

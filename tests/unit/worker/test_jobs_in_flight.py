@@ -388,7 +388,7 @@ def test_a_job_that_cannot_finish_is_stopped_reported_as_retryable_and_its_outpu
 ) -> None:
     here = world(engine=StoppableEngine(then=Gate()))
     running = canceled_at_the_gate(here, threads)
-    assert here.worker.drain(within_s=0.4 * slack())
+    assert here.worker._jobs.drain(finish_s=0.2, stop_s=PATIENCE_S)
     outcome = running.result(PATIENCE_S)
     assert outcome.job.error is not None
     assert (outcome.job.error.code, outcome.job.error.retryable) == ("worker_stopped", True)

@@ -17,6 +17,7 @@ from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.worker.inputs import cache as cache_module
 from comfy_serverless.worker.inputs.cache import HeldFiles, InputCache
 from comfy_serverless.worker.inputs.receive import DiskFull
+from tests.patience import PATIENCE_S
 from tests.unit.input_world import InputFolder, LocalFolder, name_of
 
 HOURS_AGO = time.time() - 7200
@@ -46,7 +47,7 @@ class Jobs:
         for content in contents:
             file = self._work / f"{threading.get_ident()}"
             file.write_bytes(content)
-            self.values.append(held.bring(file, name_of(content, folder=""), subfolder=subfolder, timeout_s=5))
+            self.values.append(held.bring(file, name_of(content, folder=""), subfolder=subfolder, timeout_s=PATIENCE_S))
             file.unlink()
         return held
 
