@@ -8,10 +8,10 @@ apply to something that is asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from local.aws.permissions import LEADING_KEYS, NAMESPACE, RESOURCE_TAG, Access, Role
 
@@ -200,6 +200,50 @@ def unasked(role: Role, world: World) -> list[str]:
             for _, access in world.asked(action)
         )
     ]
+
+
+def outsiders(resources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Whoever else is let in by a policy of a resource: all but services of AWS that act for something of the account.
+
+    A role's own policy says whose it is; that of a key must let the account itself in.
+    """
+    found = []
+    for name, resource in resources.items():
+        kind, properties = resource["Type"], resource.get("Properties", {})
+        if kind == "AWS::Lambda::Permission":
+            is_bound = bool(properties.keys() & {"SourceArn", "SourceAccount"})
+            if not (is_bound and str(properties["Principal"]).endswith(".amazonaws.com")):
+                found.append(f"{name}: {properties['Principal']}")
+            continue
+        for statement in _with_principals(properties):
+            if statement["Effect"] == "Deny":
+                continue
+            principal, actions = statement.get("Principal"), str(statement.get("Action"))
+            is_service = isinstance(principal, dict) and principal.keys() == {"Service"}
+            keys = {key.lower() for keys in statement.get("Condition", {}).values() for key in keys}
+            match kind:
+                case "AWS::IAM::Role":
+                    is_meant = is_service
+                case "AWS::KMS::Key" if str(principal).count(":root") == 1 and "'AWS::AccountId'" in str(principal):
+                    is_meant = True
+                case _:
+                    is_meant = is_service and "*" not in actions and bool(keys & {"aws:sourcearn", "aws:sourceaccount"})
+            if not is_meant:
+                found.append(f"{name}: {principal} {actions}")
+    return found
+
+
+def _with_principals(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The statements in a value that say to whom they apply."""
+    match value:
+        case {"Effect": _, "Principal": _} | {"Effect": _, "NotPrincipal": _}:
+            yield value
+        case dict():
+            for entry in value.values():
+                yield from _with_principals(entry)
+        case list():
+            for entry in value:
+                yield from _with_principals(entry)
 
 
 def meant(role: str) -> dict[str, set[str]]:

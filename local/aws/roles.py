@@ -12,7 +12,7 @@ from typing import Any, Final
 from local.aws.needs import Needs
 from local.aws.permissions import NotUnderstood, Role, statements_of
 from local.aws.server import ACCOUNT, REGION
-from local.aws.template import name_of, of_type, resolve
+from local.aws.template import name_of, of_type, resolve, types
 
 #: What the names of all roles end in, so that the local AWS knows one without having read the template.
 SUFFIX: Final = "Role"
@@ -21,6 +21,8 @@ SUFFIX: Final = "Role"
 @cache
 def roles() -> Mapping[str, Role]:
     """Every role of the template, by its name there."""
+    if unknown := {kind for kind in types() if kind.startswith("AWS::IAM::")} - {"AWS::IAM::Role", "AWS::IAM::Policy"}:
+        raise NotUnderstood(f"{', '.join(sorted(unknown))}: who gets what by that is not known here")
     found = {}
     for name, properties in of_type("AWS::IAM::Role").items():
         if "ManagedPolicyArns" in properties or not name.endswith(SUFFIX):
@@ -34,6 +36,8 @@ def roles() -> Mapping[str, Role]:
 def _policies_for(role: str) -> list[dict[str, Any]]:
     """The policies that are resources of their own. Their conditions hold here: buckets of one's own are listed."""
     policies = of_type("AWS::IAM::Policy").values()
+    if any(policy.keys() & {"Users", "Groups"} for policy in policies):
+        raise NotUnderstood("a policy is for roles")
     return [policy["PolicyDocument"] for policy in policies if {"Ref": role} in policy["Roles"]]
 
 

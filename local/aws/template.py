@@ -77,6 +77,11 @@ def properties_of(name: str) -> dict[str, Any]:
     return properties
 
 
+def types() -> set[str]:
+    """The types of all resources."""
+    return {entry["Type"] for entry in template()["Resources"].values()}
+
+
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
     """The properties of all resources of a type, by their names in the template."""
     return {name: entry["Properties"] for name, entry in template()["Resources"].items() if entry["Type"] == kind}

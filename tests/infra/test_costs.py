@@ -11,7 +11,7 @@ from cfnlint.decode.cfn_yaml import load
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from tests.infra.stacks import EVERYTHING, ROOT, STACKS, Synthesized, every_stack, synthesize
-from tests.nulls import nulls
+from tests.unwanted import nulls, paid_extras
 
 pytestmark = pytest.mark.timeout(600)
 REPOSITORIES: dict[str, Any] = load(str(ROOT / "repositories.yaml"))
@@ -104,3 +104,7 @@ def test_cloudformation_finds_no_null(template: dict[str, Any]) -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_cloudformation_finds_no_null_where_everything_is_set(stack: str) -> None:
     assert list(nulls(every_stack(**EVERYTHING)[stack])) == []
+
+
+def test_nothing_makes_figures_or_copies_that_nobody_reads(template: dict[str, Any]) -> None:
+    assert list(paid_extras(template["Resources"])) == []

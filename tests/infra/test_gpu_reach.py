@@ -10,7 +10,7 @@ import pytest
 from local.aws.permissions import Role, statements_of
 from tests import reach
 from tests.infra.permissions import plain
-from tests.infra.stacks import Synthesized, of_type
+from tests.infra.stacks import STACKS, Synthesized, every_stack, of_type
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -122,3 +122,16 @@ def test_no_worker_comes_near_keys_or_the_secrets_of_webhooks(synthesized: Synth
     for stack, name in WORKERS:
         found = reached(role_of(getattr(synthesized, stack), name))
         assert not {"keys", "webhook#"} & set().union(*found.values()), name
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_no_policy_of_a_resource_lets_anybody_in_but_services_that_act_for_this_account(stack: str) -> None:
+    assert reach.outsiders(every_stack()[stack]["Resources"]) == []
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_rights_come_from_no_other_kind_of_resource(stack: str) -> None:
+    kinds = {entry["Type"] for entry in every_stack()[stack]["Resources"].values()}
+    assert {kind for kind in kinds if kind.startswith("AWS::IAM::")} == {"AWS::IAM::Role", "AWS::IAM::Policy"}
+    for policy in of_type(every_stack()[stack], "AWS::IAM::Policy").values():
+        assert policy.keys() == {"PolicyDocument", "PolicyName", "Roles"}

@@ -10,6 +10,7 @@ from cfnlint.helpers import REGIONS
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from tests.unit.template.processed import is_true, of_type, parse, processed, resources_for
+from tests.unwanted import paid_extras
 from tests.updates import schema_of
 from tools.deploy import images_of
 
@@ -39,6 +40,24 @@ def test_api_gateway_counts_nothing_by_route() -> None:
     assert not any(one.get("DetailedMetricsEnabled") for one in settings)
     read = json.dumps([of_type(TEMPLATE, "AWS::CloudWatch::Alarm"), of_type(TEMPLATE, "AWS::CloudWatch::Dashboard")])
     assert '"Route"' not in read
+
+
+def test_nothing_makes_figures_or_copies_that_nobody_reads() -> None:
+    assert list(paid_extras(TEMPLATE["Resources"])) == []
+
+
+@pytest.mark.parametrize(
+    ("properties", "is_paid"),
+    [
+        ({"MethodSettings": [{"MetricsEnabled": True}]}, True),
+        ({"MethodSettings": [{"MetricsEnabled": False}]}, False),
+        ({"MetricsConfigurations": [{"Id": "all"}]}, True),
+        ({"TracingConfig": {"Mode": "Active"}}, True),
+        ({"TracingConfig": {"Mode": "PassThrough"}}, False),
+    ],
+)
+def test_a_figure_that_is_paid_is_seen_wherever_it_is(properties: dict[str, Any], *, is_paid: bool) -> None:
+    assert bool(list(paid_extras({"X": {"Properties": properties}}))) is is_paid
 
 
 def rules_of(name: str) -> list[dict[str, Any]]:

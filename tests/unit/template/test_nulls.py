@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.nulls import nulls
 from tests.unit.template.processed import defaults, evaluate, is_true, parse, processed, resources_for
+from tests.unwanted import nulls
 
 #: Values that switch something on, for each parameter that a condition asks for; the default is off.
 SWITCHES: dict[str, tuple[Any, ...]] = {

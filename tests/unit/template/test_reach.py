@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from local.aws.permissions import Role, statements_of
+from local.aws import template as template_module
+from local.aws.permissions import NotUnderstood, Role, statements_of
 from local.aws.roles import roles
 from local.aws.server import ACCOUNT, REGION
-from local.aws.template import OWN_BUCKETS, STACK, TOKEN_NAMES, TOKEN_SECRETS, arn_of, of_type
+from local.aws.template import OWN_BUCKETS, STACK, TOKEN_NAMES, TOKEN_SECRETS, arn_of, of_type, template
 from tests import reach
 from tests.unit.table.test_items import FILES, stored
+from tests.unit.template.processed import parse, processed
 
 
 def arn(service: str, name: str) -> str:
@@ -99,3 +101,78 @@ def test_a_right_too_many_is_seen(action: str, resource: str, where: list[str] |
     richer = Role(worker.name, (*worker.statements, *statements_of([{"Statement": [statement]}])))
     is_seen = reach.reach(richer, WORLD) != reach.reach(worker, WORLD) or reach.unasked(richer, WORLD)
     assert is_seen
+
+
+# The other way round: what the policies of resources let in, and what makes rights beside the roles' own policies.
+
+
+@pytest.mark.parametrize("name", ["template.yaml", "repositories.yaml"])
+def test_no_policy_of_a_resource_lets_anybody_in_but_services_that_act_for_this_account(name: str) -> None:
+    resources = (processed() if name == "template.yaml" else parse(name))["Resources"]
+    assert reach.outsiders(resources) == []
+
+
+def test_the_input_bucket_alone_is_let_into_a_queue_and_nobody_into_a_bucket() -> None:
+    policies = {**of_type("AWS::SQS::QueuePolicy"), **of_type("AWS::S3::BucketPolicy")}
+    allowed = {
+        (name, statement["Sid"])
+        for name, policy in policies.items()
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] != "Deny"
+    }
+    assert allowed == {("DropQueuePolicy", "TheInputBucketMaySend")}
+
+
+def test_sam_makes_one_role_beside_ours() -> None:
+    made = {name for name, entry in processed()["Resources"].items() if entry["Type"] == "AWS::IAM::Role"}
+    assert made - set(roles()) == {"CodeDeployServiceRole"}
+
+
+_BOUND = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+_SNS = {"Service": "sns.amazonaws.com"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement", "is_outsider"),
+    [
+        ("AWS::S3::BucketPolicy", {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}, True),
+        ("AWS::S3::BucketPolicy", {"Effect": "Deny", "Principal": "*", "Action": "s3:*"}, False),
+        ("AWS::SQS::QueuePolicy", {"Effect": "Allow", "Principal": _SNS, "Action": "sqs:SendMessage"}, True),
+        (
+            "AWS::SQS::QueuePolicy",
+            {"Effect": "Allow", "Principal": _SNS, "Action": "sqs:SendMessage", "Condition": _BOUND},
+            False,
+        ),
+        ("AWS::SQS::QueuePolicy", {"Effect": "Allow", "Principal": _SNS, "Action": "sqs:*", "Condition": _BOUND}, True),
+        ("AWS::SQS::QueuePolicy", {"Effect": "Allow", "NotPrincipal": _SNS, "Action": "sqs:SendMessage"}, True),
+        ("AWS::IAM::Role", {"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "sts:AssumeRole"}, True),
+        ("AWS::KMS::Key", {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "kms:*"}, True),
+    ],
+)
+def test_an_outsider_is_seen(kind: str, statement: dict[str, object], *, is_outsider: bool) -> None:
+    found = reach.outsiders({"X": {"Type": kind, "Properties": {"PolicyDocument": {"Statement": [statement]}}}})
+    assert bool(found) is is_outsider
+
+
+def test_a_permission_that_is_bound_to_nothing_is_seen() -> None:
+    permission = {"Action": "lambda:InvokeFunction", "FunctionName": "f", "Principal": "s3.amazonaws.com"}
+    assert reach.outsiders({"X": {"Type": "AWS::Lambda::Permission", "Properties": permission}})
+    bound = {**permission, "SourceArn": "arn:aws:s3:::b"}
+    assert not reach.outsiders({"X": {"Type": "AWS::Lambda::Permission", "Properties": bound}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties"),
+    [
+        ("AWS::IAM::ManagedPolicy", {"Roles": [{"Ref": "GenerateRole"}]}),
+        ("AWS::IAM::RolePolicy", {"RoleName": {"Ref": "GenerateRole"}}),
+        ("AWS::IAM::Policy", {"Roles": [{"Ref": "GenerateRole"}], "Users": ["ana"]}),
+    ],
+)
+def test_rights_that_come_another_way_are_not_overlooked(
+    kind: str, properties: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = {**template()["Resources"], "More": {"Type": kind, "Properties": properties}}
+    monkeypatch.setattr(template_module, "template", lambda: {**template(), "Resources": resources})
+    with pytest.raises(NotUnderstood):
+        roles.__wrapped__()
