@@ -68,6 +68,10 @@ _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
 
 
+#: That there is no such item. DynamoDB deletes what has expired some time after the moment, so that is asked as well.
+_NOT_THERE = "attribute_not_exists(pk) OR #expires < :now"
+
+
 class JobStore(WaitingJobs):
     """The jobs of one table: read as `JobReader` says, and changed. Thread-safe."""
 
@@ -88,12 +92,10 @@ class JobStore(WaitingJobs):
             IdempotencyKeyReuse: the key was used within the last 24 hours.
         """
         state = job.waiting(keeper=OPEN, keeper_due=now_s() + DISPATCH_S)
-        writes = [put_write(state.to_item(), condition="attribute_not_exists(pk)")]
+        writes = [put_write(state.to_item(), condition=_NOT_THERE, values={"now": now_s()})]
         if job.idempotency_key:
             key = idempotency_item(job.owner, job.idempotency_key)
-            # TTL deletes some time after the moment, so that is asked as well.
-            free = "attribute_not_exists(pk) OR #expires < :now"
-            writes.append(put_write(key, condition=free, values={"now": now_s()}))
+            writes.append(put_write(key, condition=_NOT_THERE, values={"now": now_s()}))
         if job.webhook:
             writes.append(put_write(job.webhook.to_item(job.job_id, expires=state.expires)))
         try:
@@ -115,9 +117,8 @@ class JobStore(WaitingJobs):
             JobExists: another owner has a job of this id.
         """
         state = job.waiting(keeper=QUEUED_BATCH, keeper_due=now_s() + IN_QUEUE_S)
-        free = "attribute_not_exists(pk) OR #expires < :now"  # what has expired is deleted some time after the moment
         try:
-            self._table.put(state.to_item(), condition=free, values={"now": now_s()})
+            self._table.put(state.to_item(), condition=_NOT_THERE, values={"now": now_s()})
         except ConditionFailed:
             return self._join(job)
         return state

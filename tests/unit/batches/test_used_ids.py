@@ -177,6 +177,20 @@ def test_a_drop_and_a_line_are_told_and_the_same_request_is_one_job(world: World
         assert same.state is not None
 
 
+def test_a_drop_under_the_id_of_a_job_that_is_forgotten_is_a_job(world: World) -> None:
+    """Thirty days after it was submitted, and before DynamoDB has deleted it: nothing was done, and nothing said."""
+    world.drops.drop(world.drop("jobs/1.json", line(1).encode()))
+    assert len(world.messages("jobs")) == 1
+    old = world.table.get(job_pk("fox"), JOB)
+    assert old is not None
+    world.table.put({**old, "expires": 1})
+    world.drops.drop(world.drop("jobs/2.json", line(2).encode()))
+    assert [message["job"] for message in world.messages("jobs")] == ["fox"]
+    state = world.jobs.read("fox")
+    assert state is not None
+    assert state.labels["source"].endswith("jobs/2.json")
+
+
 def test_a_drop_under_the_id_of_another_owner_has_an_outcome_of_its_own(world: World) -> None:
     world.drops.drop(world.drop("jobs/1.json", line(1).encode()))
     theirs = Update(pk=job_pk("fox"), sk=JOB, assign={"owner": "rivals"}, condition="attribute_exists(pk)")

@@ -166,6 +166,22 @@ def test_an_id_is_one_job(world: World) -> None:
     world.submit(idempotency_key="new")  # which was not used up
 
 
+def test_the_id_of_a_job_that_is_forgotten_is_free_before_the_table_deletes_it(world: World) -> None:
+    """DynamoDB does that up to some days later, and as long nobody is told that the id is taken."""
+    world.submit(job_id="mine", labels={"was": "before"})
+    old = world.store._table.get("job#mine", "job")
+    assert old is not None
+    output = {"pk": "job#mine", "sk": "output#0000", "run": 0, "output": "{}", "expires": 1}
+    for item in ({**old, "expires": 1}, output):
+        world.store._table.put(item)
+    assert world.store.read("mine") is None
+    world.submit(job_id="mine", labels={"is": "after"})
+    state = world.read("mine")
+    assert (state.labels, state.outputs) == ({"is": "after"}, ())
+    with pytest.raises(JobExists):
+        world.submit(job_id="mine")
+
+
 def test_two_workers_cannot_both_own_a_job(world: World) -> None:
     job_id = world.submit()
     world.begin(job_id)
