@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 import { isSafe } from "../../../lambda/comfy_serverless/api/console/dom.js";
 import * as gallery from "../../../lambda/comfy_serverless/api/console/gallery.js";
-import { arrange, graphOf, layout, nodeOf, timesOf } from "../../../lambda/comfy_serverless/api/console/graph.js";
+import { arrange, cut, graphOf, layout, nodeOf, timesOf } from "../../../lambda/comfy_serverless/api/console/graph.js";
 import { phasesOf } from "../../../lambda/comfy_serverless/api/console/job.js";
 import { asked, filtersOf, fits, merged } from "../../../lambda/comfy_serverless/api/console/jobs.js";
 import { EventReader } from "../../../lambda/comfy_serverless/api/console/live.js";
@@ -64,6 +64,13 @@ test("a graph has its nodes and edges in both formats", () => {
   assert.deepEqual(saved.edges, [{ from: "1", to: "2" }]);
   arrange(saved);
   assert.deepEqual(saved.nodes.map((node) => [node.x, node.y]), [[0, 0], [390, 0]]);
+});
+
+test("a node's title is cut between letters, and those of Chinese are wide", () => {
+  assert.equal(cut("EmptyLatentImage", 176), "EmptyLatentImage");
+  assert.equal(cut("a".repeat(40), 176), `${"a".repeat(22)}…`);
+  assert.equal(cut("采".repeat(40), 176), `${"采".repeat(10)}…`);
+  assert.equal(cut("🦊".repeat(40), 176), `${"🦊".repeat(10)}…`);
 });
 
 const random = (seed) => () => ((seed = (seed * 48271) % 2147483647) / 2147483647);

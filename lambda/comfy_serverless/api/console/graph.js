@@ -220,8 +220,8 @@ export const graphView = (workflow, { onPick = () => {} } = {}) => {
     const time = svg("text", { class: "ms", x: node.w - 10, y: node.h - 10, "text-anchor": "end" });
     const shape = svg("g", { class: "node", transform: `translate(${node.x} ${node.y})`, "data-node": node.id },
       svg("rect", { width: node.w, height: node.h, rx: 8 }),
-      svg("text", { class: "title", x: 10, y: 19 }, cut(node.title, node.w)),
-      svg("text", { class: "type", x: 10, y: 37 }, cut(`${node.id} ${node.title === node.type ? "" : node.type}`, node.w - 50)), time,
+      line(node, "title", 19, node.title, node.w),
+      line(node, "type", 37, `${node.id} ${node.title === node.type ? "" : node.type}`, node.w - 50), time,
       svg("title", {}, `${node.id}: ${node.title} (${node.type})`));
     shapes.set(node.id, { shape, time });
     return shape;
@@ -280,9 +280,17 @@ const curve = (from, to) => {
   return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
 };
 
-const cut = (text, width) => {
+/** A line of a node. What is wider than it was thought ends with the node all the same. */
+const line = (node, kind, y, text, width) =>
+  svg("svg", { width: width - 4, height: node.h }, svg("text", { class: kind, x: 10, y }, cut(text, width)));
+
+/** A text that fits into so many pixels, or its beginning. Letters of Chinese and the like are twice as wide. */
+export const cut = (text, width) => {
   const most = Math.max(4, Math.floor((width - 20) / 6.6));
-  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+  const letters = [...text];
+  let used = 0;
+  const end = letters.findIndex((letter) => (used += letter > "\u10ff" ? 2 : 1) > most);
+  return end < 0 ? text : `${letters.slice(0, end - 1).join("")}…`;
 };
 
 /** Move what is larger than its frame with the mouse; a finger and the keys do it anyway. */

@@ -108,6 +108,15 @@ export const pagesOf = async (path, name, query = {}) => {
 /** The workflows that this key's owner may run. */
 export const all = () => pagesOf("workflows", "workflows");
 
+/** Whose workflow is meant, whatever this key's owner has of that name. */
+export const sourceOf = ({ source }) => (source === "own" ? {} : { source });
+
+/** The address of a workflow on a page of the console: `run`, or `workflows`. */
+export const addressOf = (page, one, query = {}) => {
+  const asked = new URLSearchParams({ ...sourceOf(one), ...query });
+  return `#/${page}/${encodeURIComponent(one.name)}${asked.size ? `?${asked}` : ""}`;
+};
+
 /** Whose a workflow is, in words. */
 export const sourceWord = (source) => ({ own: "yours", operator: "shared by the operator", image: "in the image" })[source] ?? source;
 

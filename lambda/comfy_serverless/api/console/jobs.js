@@ -147,6 +147,7 @@ const show = async (root, _params, query) => {
     const counts = {};
     for (const job of jobs) counts[job.status] = (counts[job.status] ?? 0) + 1;
     for (const [status, chip] of chips) {
+      chip.button.hidden = status === "expired" && !counts.expired && filters.status !== status;
       const known = filters.status ? (status === filters.status ? jobs.length : null) : counts[status] ?? 0;
       replace(chip.number, known === null || status === "" ? null : `${known}${cursor && known ? "+" : ""}`);
     }
@@ -159,11 +160,11 @@ const show = async (root, _params, query) => {
       const button = h("button", {
         type: "button", class: `chip status ${status}`, "aria-pressed": String(filters.status === status), onclick: () => change({ status }),
       }, text, counted);
-      chips.set(status, { number: counted });
+      chips.set(status, { number: counted, button });
       return button;
     };
     replace(bars,
-      h("div", { class: "row", role: "group", "aria-label": "Status" }, chip("", "All"), ["queued", "running", "succeeded", "failed", "canceled"].map((status) => chip(status, status))),
+      h("div", { class: "row", role: "group", "aria-label": "Status" }, chip("", "All"), ["queued", "running", "succeeded", "failed", "canceled", "expired"].map((status) => chip(status, status))),
       h("div", { class: "row grow end" },
         labelFilter(filters.labels, (labels) => change({ labels }), () => jobs.flatMap((job) => Object.entries(job.metadata ?? {}).map((pair) => pair.join("=")))),
         h("span", { class: "narrow" }, h("select", { "aria-label": "Submitted", onchange: (event) => change({ since: event.target.value }) },

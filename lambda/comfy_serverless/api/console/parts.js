@@ -151,6 +151,8 @@ export const action = (text, act, { kind = "", name = null, title = null, ...pro
       if (error.name !== "AbortError") toast(error.message, "bad");
     } finally {
       button.removeAttribute("aria-busy");
+      // What it did may have painted its place anew: keys go on from the head of the page, not from its beginning.
+      if (!button.isConnected && document.activeElement === document.body) document.querySelector("#page h1")?.focus({ preventScroll: true });
     }
   });
   return button;
@@ -217,8 +219,8 @@ export const confirm = (title, text, yes, { kind = "danger" } = {}) => new Promi
   dialog(title, (close) => [
     h("p", {}, text),
     h("div", { class: "actions" },
-      h("button", { type: "button", class: "button quiet", onclick: close }, "No"),
-      h("button", { type: "button", class: `button ${kind}`, autofocus: true, onclick: () => { answer = true; close(); } }, yes)),
+      h("button", { type: "button", class: "button quiet", autofocus: true, onclick: close }, "No"),
+      h("button", { type: "button", class: `button ${kind}`, onclick: () => { answer = true; close(); } }, yes)),
   ], { kind: "small", closed: () => done(answer) });
 });
 

@@ -4,7 +4,7 @@ import { ApiError, get, newId, post } from "./api.js";
 import { formOf } from "./controls.js";
 import { h, replace } from "./dom.js";
 import { changed, fieldsOf, heldIn, initial, isSeed, kept, placed, requestOf, restored, valuesOf } from "./form.js";
-import { all, everywhere, findings, keepAs, keyTag, looked, memoryOf, nameOf, readFile, recalled, saying, sourceWord, store, zone } from "./intake.js";
+import { addressOf, all, everywhere, findings, keepAs, keyTag, looked, memoryOf, nameOf, readFile, recalled, saying, sourceWord, store, zone } from "./intake.js";
 import { OVER, watchJob } from "./live.js";
 import { action, bar, dollars, duration, empty, failure, field, isPicture, shortId, statusChip, thumb, toast } from "./parts.js";
 
@@ -63,7 +63,7 @@ const choice = async (place, take) => {
   const paint = (text) => {
     const words = text.toLowerCase().split(/\s+/);
     const fitting = known.filter((one) => words.every((word) => `${one.name} ${one.title}`.toLowerCase().includes(word)));
-    replace(found, fitting.map((one) => h("li", {}, h("a", { class: "card link", href: addressOf(one) }, h("b", {}, one.name), one.title ? h("span", { class: "dim" }, one.title) : null, h("small", { class: "dim" }, sourceWord(one.source))))));
+    replace(found, fitting.map((one) => h("li", {}, h("a", { class: "card link", href: addressOf("run", one) }, h("b", {}, one.name), one.title ? h("span", { class: "dim" }, one.title) : null, h("small", { class: "dim" }, sourceWord(one.source))))));
   };
   replace(place, h("div", { class: "head" }, h("h1", { tabindex: "-1" }, "Run")), zone(take),
     known.length > 8 ? h("input", { type: "search", placeholder: `Search ${known.length} workflows`, "aria-label": "Search workflows", oninput: (event) => paint(event.target.value) }) : null,
@@ -71,8 +71,6 @@ const choice = async (place, take) => {
   paint("");
   return null;
 };
-
-const addressOf = (one) => `#/run/${encodeURIComponent(one.name)}${one.source === "own" ? "" : `?source=${one.source}`}`;
 
 /** A job's label may name a workflow that is not there, or no more: then it is the job's own. */
 const namedOrJob = async (place, name, query, list) => {
@@ -96,7 +94,7 @@ const named = async (place, name, query, list) => {
     return null;
   }
   return formView(place, {
-    head: headOf(name, [versionMenu(workflow, which), h("a", { class: "button quiet small", href: `#/workflows/${encodeURIComponent(name)}${workflow.source === "own" ? "" : `?source=${workflow.source}`}` }, "Versions")]),
+    head: headOf(name, [versionMenu(workflow, which), h("a", { class: "button quiet small", href: addressOf("workflows", workflow) }, "Versions")]),
     about: workflow.description ? h("p", { class: "dim about" }, workflow.description) : null,
     fields,
     held,
@@ -154,8 +152,7 @@ const versionMenu = (workflow, which) => {
   };
   const menu = h("select", { class: "small", "aria-label": "Version", onchange: () => {
     const [, version] = /^v(\d+)$/.exec(menu.value) ?? [];
-    const query = new URLSearchParams({ ...(workflow.source === "operator" ? { source: "operator" } : {}), ...(version ? { version } : menu.value === "live" ? {} : { alias: menu.value }) });
-    location.hash = `#/run/${encodeURIComponent(workflow.name)}${query.size ? `?${query}` : ""}`;
+    location.hash = addressOf("run", workflow, version ? { version } : menu.value === "live" ? {} : { alias: menu.value });
   } }, names.map((alias) => h("option", { value: alias }, told(alias))), which.version ? h("option", { value: now }, now) : null);
   menu.value = now;
   return menu;

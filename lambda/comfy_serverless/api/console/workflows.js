@@ -3,17 +3,11 @@
 import { del, get, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { stringify } from "./exact.js";
-import { all, everywhere, findings, hand, keepAs, looked, nameOf, pagesOf, readFile, rowsOf, saying, sourceWord, table, zone } from "./intake.js";
+import { addressOf, all, everywhere, findings, hand, keepAs, looked, nameOf, pagesOf, readFile, rowsOf, saying, sourceOf, sourceWord, table, zone } from "./intake.js";
 import { action, confirm, dialog, empty, failure, field, time, toast } from "./parts.js";
 
 const OWN = "own";
 const pathOf = (name, more = "") => `workflows/${encodeURIComponent(name)}${more}`;
-/** Whose is meant, whatever this key's owner has of that name. */
-const sourceOf = ({ source }) => (source === OWN ? {} : { source });
-const runAddress = (one, query = {}) => {
-  const asked = new URLSearchParams({ ...sourceOf(one), ...query });
-  return `#/run/${encodeURIComponent(one.name)}${asked.size ? `?${asked}` : ""}`;
-};
 
 const show = (root, [name], query) => (name ? one(root, name, query.get("source")) : list(root));
 
@@ -42,10 +36,10 @@ const list = async (root) => {
 };
 
 const row = (workflow, broken) =>
-  h("li", {}, h("div", {}, h("a", { class: "name", href: `#/workflows/${encodeURIComponent(workflow.name)}${workflow.source === OWN ? "" : `?source=${workflow.source}`}` }, workflow.name), h("div", { class: "dim" }, workflow.title)),
+  h("li", {}, h("div", {}, h("a", { class: "name", href: addressOf("workflows", workflow) }, workflow.name), h("div", { class: "dim" }, workflow.title)),
     h("div", { class: "row" }, Object.entries(workflow.aliases).map(([alias, { weights }]) => h("span", { class: "chip" }, `${alias} → ${weightWords(weights)}`)), broken ? h("span", { class: "chip bad" }, `v${broken.version} would fail`) : null,
       h("span", { class: "dim" }, sourceWord(workflow.source)), workflow.updated_at ? time(workflow.updated_at) : null),
-    h("a", { class: "button small", href: runAddress(workflow), "aria-label": `Run ${workflow.name}` }, "Run"));
+    h("a", { class: "button small", href: addressOf("run", workflow), "aria-label": `Run ${workflow.name}` }, "Run"));
 
 /** "v3", or "v3 90 %, v4 10 %" */
 const weightWords = (weights) => {
@@ -87,7 +81,7 @@ const one = async (root, name, source) => {
     replace(place,
       h("div", { class: "head" }, h("h1", { tabindex: "-1" }, name), h("span", { class: "chip" }, sourceWord(workflow.source)), h("span", { class: "grow" }),
         isOwn ? [picker, h("label", { class: "button", for: "push" }, "New version"), action("Retire", () => retire(name), { kind: "danger" })] : null,
-        h("a", { class: "button primary", href: runAddress(workflow) }, "Run")),
+        h("a", { class: "button primary", href: addressOf("run", workflow) }, "Run")),
       workflow.description ? h("p", { class: "dim about" }, workflow.description) : null, status,
       workflow.source === "image" ? null : aliasCard(workflow, isOwn, load), health(workflow),
       versions.versions.length ? versionCard(workflow, versions, isOwn, load) : null,
@@ -172,7 +166,7 @@ const versionCells = (workflow, version, isOwn, load) => [
   h("span", { class: "row" },
     isOwn && !version.aliases.includes("live") ? action("Promote", async () => moved(await post(pathOf(workflow.name, "/alias"), { alias: "live", version: version.number, expected: workflow.aliases.live?.weights ?? {} }), "live", load), { kind: "small" }) : null,
     isOwn ? action("Alias", () => askMove(workflow, load, version.number, "staging"), { kind: "quiet small" }) : null,
-    h("a", { class: "button quiet small", href: runAddress(workflow, { version: version.number }), "aria-label": `Run version ${version.number}` }, "Run"),
+    h("a", { class: "button quiet small", href: addressOf("run", workflow, { version: version.number }), "aria-label": `Run version ${version.number}` }, "Run"),
     action("JSON", () => saved(workflow, version.number), { kind: "quiet small", title: "Save the graph" })),
 ];
 
