@@ -237,9 +237,7 @@ def test_a_picture_that_is_a_web_page_too_becomes_a_picture_alone(make, sandbox:
     path = tmp_path / "polyglot.png"
     path.write_bytes(polyglot)
     with path.open("rb") as file:
-        webp = sandbox.make_thumbnail(
-            file.fileno(), is_video=False, deadline=time.monotonic() + PATIENCE_S, turn=""
-        )
+        webp = sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=time.monotonic() + PATIENCE_S, turn="")
     assert webp.startswith(b"RIFF")
     assert b"script" not in webp
     assert b"PK" not in webp
@@ -281,9 +279,7 @@ def test_a_child_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
         (child,) = sandbox._idle
         os.kill(child.pid, signal.SIGSTOP)
         with pytest.raises(Refused, match="before its time was over"):
-            sandbox.make_thumbnail(
-                file.fileno(), is_video=False, deadline=time.monotonic() + 0.2, turn=""
-            )
+            sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=time.monotonic() + 0.2, turn="")
         assert not child.is_alive
 
 

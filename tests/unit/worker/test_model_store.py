@@ -429,6 +429,23 @@ def test_a_name_that_cannot_be_made_is_free_at_once(store: Stores, put: Put, tmp
     assert seen(tmp_path) == {"loras/a.safetensors": safetensors(9, b"9")}
 
 
+@pytest.mark.parametrize("in_the_way", ["loras/a.safetensors/x", "loras/a.safetensors", "loras"])
+def test_what_stands_in_the_way_of_a_name_stays_and_keeps_no_other_name(
+    store: Stores, put: Put, tmp_path: Path, in_the_way: str
+) -> None:
+    """A node of a pack may write there: a folder, a file of the name, a file instead of its folder."""
+    here = store()
+    other = put("b.safetensors")
+    shown(here, other).release()
+    [models] = (tmp_path / "store" / "seen").glob("*/models")
+    (models / in_the_way).parent.mkdir(parents=True, exist_ok=True)
+    (models / in_the_way).write_bytes(b"in the way")
+    with pytest.raises(AssetUnavailable, match="names"):
+        shown(here, put(folder="loras"))
+    shown(here, other)
+    assert seen(tmp_path) == {in_the_way: b"in the way", "checkpoints/b.safetensors": safetensors()}
+
+
 def test_a_name_that_cannot_be_removed_is_tried_again_before_anything_is_shown(
     store: Stores, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,8 @@ class Names:
         #: The content of each name that is there, and how many jobs have it.
         self._shown: dict[str, str] = {}
         self._holders: dict[str, int] = {}
+        #: Names whose links are there; where one could not be made, what stands in its place is not ours to remove.
+        self._made: set[str] = set()
         #: Names whose links could not be removed.
         self._stuck: set[str] = set()
         self._telling = threading.Lock()
@@ -131,6 +133,7 @@ class Names:
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         # A hard link: a symbolic one with so long a target has a block of its own, which took ext4 3 ms to free.
         place.hardlink_to(self._blobs / sha256)
+        self._made.add(name)
         self._mark_changed(place.parent)
 
     def _remove(self, names: Iterable[str]) -> None:
@@ -139,7 +142,9 @@ class Names:
         failure: OSError | None = None
         for name in sorted(self._stuck):
             try:
-                (self._models / name).unlink(missing_ok=True)
+                if name in self._made:
+                    (self._models / name).unlink(missing_ok=True)
+                    self._made.discard(name)
                 self._remove_empty((self._models / name).parent)
                 self._stuck.discard(name)
             except OSError as error:
