@@ -155,22 +155,15 @@ ARG TORCH=cpu
 ARG TORCH_INDEX_URL=
 COPY requirements/torch.in /build/
 COPY --from=lock /build/lists/torch-cpu.txt /build/lists/torch-cuda.txt /build/
-# What has a hash in its lock is installed by it. pip checks all of a list or nothing, so what has none (docs/decisions/0011)
-# is a list of its own. torch/testing has files that only a newer Python can compile, and nothing that a worker needs.
-RUN : >/build/with-hashes.txt && : >/build/without.txt \
- && case "$TORCH_INDEX_URL:$TORCH" in \
-      :cpu) set -- --no-deps --index-url https://download.pytorch.org/whl/cpu && list=/build/torch-cpu.txt ;; \
-      :cuda) set -- --no-deps && list=/build/torch-cuda.txt ;; \
+# Another build is installed by its versions: torch.in has no hashes, and nobody here has locked it. torch/testing has
+# files that only a newer Python can compile, and nothing that a worker needs.
+RUN case "$TORCH_INDEX_URL:$TORCH" in \
+      :cpu) set -- --no-deps --index-url https://download.pytorch.org/whl/cpu --require-hashes -r /build/torch-cpu.txt ;; \
+      :cuda) set -- --no-deps --require-hashes -r /build/torch-cuda.txt ;; \
       :*) echo "TORCH is cpu or cuda; for another build set TORCH_INDEX_URL" >&2; exit 2 ;; \
-      *) set -- --index-url "$TORCH_INDEX_URL" && list=/build/torch.in ;; \
+      *) set -- --index-url "$TORCH_INDEX_URL" -r /build/torch.in ;; \
     esac \
- && while read -r line; do \
-      case "$line" in *" --hash="*) echo "$line" >>/build/with-hashes.txt ;; *) echo "$line" >>/build/without.txt ;; esac; \
-    done <"$list" \
- && { [ ! -s /build/with-hashes.txt ] || pip --python /opt/comfyui-venv/bin/python install --prefix /opt/torch \
-        "$@" --require-hashes -r /build/with-hashes.txt; } \
- && { [ ! -s /build/without.txt ] || pip --python /opt/comfyui-venv/bin/python install --prefix /opt/torch \
-        "$@" -r /build/without.txt; } \
+ && pip --python /opt/comfyui-venv/bin/python install --prefix /opt/torch "$@" \
  && byte-compile -s /opt/torch -p /opt/comfyui-venv -x torch/testing/ /opt/torch
 
 # ---- libraries that only packs need, also such as come as sources: those are built with what the lock has for it ----

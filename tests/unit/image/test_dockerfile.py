@@ -19,12 +19,8 @@ BASES = dict(reversed(pair) for pair in re.findall(r"^FROM (\S+) AS (\S+)$", DOC
 LOCKS = sorted(path for path in (ROOT / "requirements").glob("*.txt") if path.name != "apt.txt")
 #: What the build runs with Debian's Python.
 FOR_THE_BUILD = {"from_lock.py", "lock_reading.py", "pack_archives.py"}
-#: Those of PyTorch's own index whose hashes no two others tell (docs/decisions/0011): `make lock` adds them where the
-#: index is reached. Then they must go from here.
-WITHOUT_HASHES = {"torch-cpu.txt": ["torchvision", "torchaudio"]}
 MIRROR = "http://mirror.test/archive"
 CPU = "--prefix /opt/torch --no-deps --index-url https://download.pytorch.org/whl/cpu"
-HASHED = "torch==2+cpu --hash=sha256:1\n"
 
 
 def argument(name: str) -> str:
@@ -88,9 +84,7 @@ def test_the_snapshot_replaces_the_sources_of_the_base_image_unless_there_is_non
 def test_locks_have_a_hash_for_everything_and_no_address_of_a_registry(lock: Path) -> None:
     entries = requirements(lock)
     assert entries
-    lacking = [entry for entry in entries if not re.search("--hash=sha256:[0-9a-f]{64}", entry)]
-    named = [entry.partition("==")[0] for entry in lacking if " @ git+" not in entry]
-    assert named == WITHOUT_HASHES.get(lock.name, [])
+    assert [entry for entry in entries if not re.search("--hash=sha256:[0-9a-f]{64}", entry)] == []
     assert not re.search(
         r"^ *--(?:extra-)?(?:index|default-index|find-links)|https?://(?!github\.com)", lock.read_text()
     )
@@ -123,42 +117,27 @@ def pip_calls(tmp_path: Path, command: str, **variables: str) -> list[str]:
 @pytest.mark.parametrize(
     ("torch", "index", "call"),
     [
-        ("cpu", "", f"{CPU} --require-hashes -r with-hashes.txt"),
-        ("cuda", "", "--prefix /opt/torch --no-deps --require-hashes -r with-hashes.txt"),
-        ("cuda", "https://index.test/cu126", "--prefix /opt/torch --index-url https://index.test/cu126 -r without.txt"),
+        ("cpu", "", f"{CPU} --require-hashes -r torch-cpu.txt"),
+        ("cuda", "", "--prefix /opt/torch --no-deps --require-hashes -r torch-cuda.txt"),
+        ("cuda", "https://index.test/cu126", "--prefix /opt/torch --index-url https://index.test/cu126 -r torch.in"),
         ("rocm", "", "TORCH is cpu or cuda; for another build set TORCH_INDEX_URL"),
     ],
 )
 def test_torch_comes_from_the_lock_of_the_build_or_from_the_index_that_is_named(
     tmp_path: Path, torch: str, index: str, call: str
 ) -> None:
-    (tmp_path / "torch-cpu.txt").write_text(HASHED)
-    (tmp_path / "torch-cuda.txt").write_text(HASHED)
-    (tmp_path / "torch.in").write_text("torch==2\n")
     command = script("torch", "torch-cuda.txt")
     assert pip_calls(tmp_path, command, TORCH=torch, TORCH_INDEX_URL=index) == [call]
 
 
-def test_what_has_no_hash_takes_the_check_from_nothing_that_has_one(tmp_path: Path) -> None:
-    (tmp_path / "torch-cpu.txt").write_text(f"{HASHED}torchaudio==2+cpu\n")
-    command = script("torch", "torch-cuda.txt")
-    calls = pip_calls(tmp_path, command, TORCH="cpu", TORCH_INDEX_URL="")
-    assert calls == [f"{CPU} --require-hashes -r with-hashes.txt", f"{CPU} -r without.txt"]
-    assert (tmp_path / "with-hashes.txt").read_text() == HASHED
-    assert (tmp_path / "without.txt").read_text() == "torchaudio==2+cpu\n"
-
-
-def test_the_lists_of_the_build_have_the_hashes_of_both_locks_of_torch_on_the_lines(tmp_path: Path) -> None:
-    """The stage `torch` tells by its line whether a library has one."""
+def test_the_lists_that_the_image_is_built_of_have_every_hash_of_both_locks_of_torch(tmp_path: Path) -> None:
     program = ROOT / "comfyui" / "from_lock.py"
     lock = ROOT / "comfyui" / "comfy-build.lock"
     subprocess.run([sys.executable, program, "libraries", lock, ROOT / "requirements", tmp_path], check=True)
     for build in ("torch-cpu", "torch-cuda"):
         lines = (tmp_path / f"{build}.txt").read_text().splitlines()
-        assert any(line.startswith("torch==") for line in lines)
-        assert [line.partition("==")[0] for line in lines if " --hash=" not in line] == WITHOUT_HASHES.get(
-            f"{build}.txt", []
-        )
+        assert {"torch", "torchvision", "torchaudio"} <= {line.partition("==")[0] for line in lines}
+        assert [line for line in lines if not re.search(r" --hash=sha256:[0-9a-f]{64}", line)] == []
 
 
 def lists(folder: Path, **texts: str) -> None:
