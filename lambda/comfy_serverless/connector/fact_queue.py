@@ -41,10 +41,6 @@ class FactQueue:
             with suppress(RuntimeError):  # it rings already
                 self._bell.release()
 
-    def empty(self) -> bool:
-        """Whether the queue is empty."""
-        return not self._facts
-
     def get(self, timeout_s: float) -> Fact | None:
         """The oldest fact; None if nothing worth waking for came in time."""
         if not self._facts:
