@@ -51,7 +51,7 @@ class OutputCollector:
         self._files = files
         self._on_progress = on_progress
         self._on_output = on_output
-        self._tracker = ProgressTracker(graph)
+        self._tracker = ProgressTracker(graph) if on_progress is not None else None
         self._frame_nodes = frame_nodes_of(graph)
         self._writers = Writers(graph)
         self._cached: frozenset[str] = frozenset()
@@ -70,7 +70,7 @@ class OutputCollector:
     def see(self, fact: EventSeen | FrameSeen) -> None:
         """Take note of an event."""
         if isinstance(fact, FrameSeen):
-            if not fact.is_result(self._frame_nodes) and self._on_progress is not None:
+            if self._tracker is not None and self._on_progress is not None and not fact.is_result(self._frame_nodes):
                 self._on_progress(self._tracker.see_preview(fact.node_id, fact.content))
             return
         if isinstance(time_ms := fact.data.get("timestamp"), int | float):
@@ -84,7 +84,7 @@ class OutputCollector:
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
         elif fact.kind == "executed" and isinstance(fact.data.get("output"), Mapping):
             self._see_outputs(str(fact.data["node"]), fact.data)
-        if self._on_progress is None:
+        if self._tracker is None or self._on_progress is None:
             return
         progress = self._tracker.see_event(fact.kind, fact.data)
         # Several events can bring the same progress.

@@ -268,17 +268,17 @@ class ComfyConnector(EngineGiven):
         extra_data: Mapping[str, Any] | None,
         **arguments: Any,  # noqa: ANN401  (those of `WorkflowRun`)
     ) -> WorkflowRun:
-        found, now = unwrap(workflow) or Unwrapped(workflow), datetime.now().astimezone()
+        found = unwrap(workflow) or Unwrapped(workflow)
         run_id = checked_prompt_id(prompt_id)
         graph: dict[str, Any] = {}
         notes: tuple[str, ...] = ()
         beside, convert = found.extra_data, None
         if is_of_editor(found.workflow):
             check_editor_format(found.workflow)
-            beside = with_saved(found)
+            beside, now = with_saved(found), datetime.now().astimezone()
             convert = lambda: converted_to_submit(self._in_api_format(found, seed=run_id, now=now), now=now)  # noqa: E731
         else:
-            graph, notes = graph_to_submit(found.workflow, now=now)
+            graph, notes = graph_to_submit(found.workflow)
         return WorkflowRun(
             graph,
             engine=self._engine,

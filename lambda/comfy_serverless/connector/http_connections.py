@@ -1,4 +1,4 @@
-"""The connections to one server, which are kept: each request goes out in one piece, and `http.client` reads its answer.
+"""The connections to one server, which are kept. Requests go out in one piece, and `http.client` reads the answers.
 
 Built on sockets because a short job waits for its submit: urllib3 and `http.client` take ten times as long to write a
 request, and send its head and its body apart, so that the server begins twice.
@@ -121,8 +121,10 @@ class HttpConnections:
         """Take back a connection whose last answer was read to its end."""
         if self._is_closed or len(self._kept) >= self._most_kept:
             sock.close()
-        else:
-            self._kept.append(sock)
+            return
+        self._kept.append(sock)
+        if self._is_closed:  # just now
+            self.close()
 
     def _open(self) -> socket.socket:
         if self._is_closed:

@@ -393,7 +393,7 @@ def _link(path: str, state: os.stat_result, target: Path) -> Path:
     except FileNotFoundError:
         raise
     except OSError:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, target.open("wb") as copy:  # noqa: PTH123
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
         return target
     # A symbolic link that has taken its place is never followed: what it leads to may be anybody's.

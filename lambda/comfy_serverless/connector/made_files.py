@@ -140,7 +140,7 @@ class Remembered:
     def changed_files(
         self, folder: str, *, since_s: float, seen: set[str] | None = None
     ) -> list[tuple[str, os.stat_result]]:
-        """The paths of the files and links below a folder that have come into it since then, in seconds since the epoch.
+        """The paths of files and links below a folder that have come into it since then, in seconds since the epoch.
 
         Folders that nothing has come into since are not read again: an output folder can hold years of pictures.
 

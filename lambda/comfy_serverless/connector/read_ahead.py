@@ -1,6 +1,6 @@
 """A connection that is read in large pieces: websocket-client asks for two bytes of a message, two more, and the rest.
 
-Each time it would wait for its turn among this process's threads; of the messages of a short prompt, most come together.
+After each it would wait for its turn among this process's threads; most messages of a short prompt come together.
 """
 
 from __future__ import annotations

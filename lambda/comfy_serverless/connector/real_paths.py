@@ -1,4 +1,4 @@
-"""Where files really are: their paths with all links resolved. As texts: a job waits for this, and `Path` takes its time."""
+"""Where files really are: their paths with all links resolved, as texts: a job waits for this, and `Path` is slow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def real_folder(folder: str) -> str:
     """Where a folder is. The kernel says it at once; `realpath` asks it for each part of the path.
 
     Raises:
-        OSError, ValueError: nothing can be called that: it is too long, or has a NUL in it.
+        ValueError: nothing can be called that: it has a NUL in it.
     """
     try:
         descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -34,7 +34,7 @@ def folder_below(folder: str, relative: str) -> str | None:
     """A folder in a folder, which has no links on its way; None if it leads out of that, or cannot be."""
     try:
         found = real_folder(os.path.join(folder, relative))
-    except (OSError, ValueError):
+    except ValueError:
         return None
     return None if way_below(folder, found) is None else found
 
@@ -43,6 +43,6 @@ def path_below(folder: str, relative: str) -> str | None:
     """The same for what may be a file."""
     try:
         path = os.path.realpath(os.path.join(folder, relative))
-    except (OSError, ValueError):
+    except ValueError:
         return None
     return None if way_below(folder, path) is None else path

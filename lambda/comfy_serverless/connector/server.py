@@ -66,8 +66,8 @@ class Server:
         """That at an address, which may have a user name and a password, percent-encoded.
 
         Raises:
-            InvalidSetting: it is no address, two things are to be said as Authorization, or the proxy on the way
-                cannot be used.
+            InvalidSetting: it is no address, what is to be told cannot be, two things are to be said as Authorization,
+                or the proxy on the way cannot be used.
         """
         try:
             parts = urlsplit(url)
@@ -86,6 +86,9 @@ class Server:
             raise InvalidSetting(f"{names} both say who asks (the header Authorization): set one of them only")
         others = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
         authorization = {"Authorization": said[0][1]} if said else {}
+        for name, value in (others | authorization).items():  # settings that a program has made, again
+            if not f"{name}{value}".isprintable() or not f"{name}{value}".isascii():
+                raise InvalidSetting(f"what ComfyUI is to be told as {name!r} has characters that no header has")
         return cls(
             parts.scheme,
             host,

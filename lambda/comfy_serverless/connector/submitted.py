@@ -17,8 +17,10 @@ EMBEDDED_LACKS = (
 )
 
 
-def graph_to_submit(workflow: object, *, now: datetime) -> tuple[dict[str, Any], tuple[str, ...]]:
+def graph_to_submit(workflow: object, *, now: datetime | None = None) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The graph of a workflow in API format as ComfyUI gets it, and what was put right in it, for people.
+
+    `now` as for `fill_prefixes`.
 
     Raises:
         InvalidWorkflow: it is no such graph, or has links that lead nowhere.

@@ -7,8 +7,8 @@
                       └──► the first is ended, and the next run waits for the start (also where memory
                            runs short meanwhile)
 
-Who runs a workflow pays for at most a five-hundredth of its time (see `_SHARE`), and a few seconds where FREE asks for them.
-An engine that is not our own process is left alone.
+Who runs a workflow pays for at most a five-hundredth of its time (see `_SHARE`), and a few seconds where FREE asks for
+them. An engine that is not our own process is left alone.
 """
 
 from __future__ import annotations

@@ -24,11 +24,11 @@ _PART_OF_DATE = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")
 _UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
 
-def fill_prefixes(graph: dict[str, Any], *, now: datetime) -> tuple[dict[str, Any], list[str]]:
+def fill_prefixes(graph: dict[str, Any], *, now: datetime | None = None) -> tuple[dict[str, Any], list[str]]:
     """The graph with these words filled in, a copy if there are any, and a sentence for each that means nothing.
 
     Args:
-        now: the local time.
+        now: the local time; None for that of this moment.
     """
     found = {
         node_id: prefix
@@ -39,6 +39,7 @@ def fill_prefixes(graph: dict[str, Any], *, now: datetime) -> tuple[dict[str, An
     if not found:
         return graph, []
     result, notes = copy_graph(graph), []
+    now = now or datetime.now().astimezone()
     for node_id, prefix in found.items():
         words = {word: _filled(graph, word, now) for word in _WORD.findall(prefix)}
         result[node_id]["inputs"][PREFIX] = _WORD.sub(_put_in(words), prefix)

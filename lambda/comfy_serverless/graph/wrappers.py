@@ -154,6 +154,8 @@ def is_of_editor(value: object) -> bool:
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Two `extra_data`; of what both have, the first counts, in `extra_pnginfo` name by name."""
     result = {**second, **first}
+    if not first or not second:
+        return result
     infos = [data.get("extra_pnginfo") for data in (second, first)]
     if all(isinstance(info, Mapping) for info in infos):
         result["extra_pnginfo"] = {**infos[0], **infos[1]}  # type: ignore[dict-item]

@@ -17,7 +17,7 @@ from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.server import Server
-from comfy_serverless.errors import ComfyError
+from comfy_serverless.errors import ComfyError, InvalidSetting
 from comfy_serverless.settings import Settings
 
 
@@ -154,3 +154,10 @@ def test_a_zone_is_this_machines_and_is_written_as_in_addresses(written: str) ->
 def test_a_percent_sign_in_a_name_is_no_zone() -> None:
     assert Server.at("http://[::1]:8188").host == "::1"
     assert Server.at("http://a.example/%25eth0").url == "http://a.example/%25eth0"
+
+
+@pytest.mark.parametrize("given", [{"token": "s3cret\r\nX-More: yes"}, {"headers": {"X-Key": "s3cret\n"}}])
+def test_a_program_cannot_say_more_than_one_header_as_one(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSetting, match=r"characters that no header has") as raised:
+        Server.at("http://a.example", **given)
+    assert "s3cret" not in str(raised.value)

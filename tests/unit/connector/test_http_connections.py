@@ -1,0 +1,144 @@
+"""The connections to one server: what goes out, which are kept, and what breaks off."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from comfy_serverless.connector.client import ComfyClient, RequestFailed
+from comfy_serverless.connector.http_connections import HttpConnections
+from comfy_serverless.connector.server import Server
+from tests.patience import PATIENCE_S
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Served:
+    """A server that gives the next of its answers to whatever comes in one piece, and closes after the last one.
+
+    Args:
+        connections: for each connection, its answers.
+    """
+
+    def __init__(self, *connections: list[bytes]) -> None:
+        self.pieces: list[list[bytes]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.server = Server.of_process("127.0.0.1", self._listener.getsockname()[1])
+        self._connections = connections
+        self.closed = [threading.Event() for _ in connections]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for answers, closed in zip(self._connections, self.closed, strict=True):
+            connection, _ = self._listener.accept()
+            connection.settimeout(PATIENCE_S)
+            self.pieces.append([])
+            with connection:
+                for answer in answers:
+                    self.pieces[-1].append(connection.recv(1 << 16))
+                    connection.sendall(answer)
+            closed.set()
+
+    def close(self) -> None:
+        self._listener.close()
+        self._thread.join(PATIENCE_S)
+
+
+@pytest.fixture
+def serve() -> Iterator[type[Served]]:
+    made: list[Served] = []
+
+    class Kept(Served):
+        def __init__(self, *connections: list[bytes]) -> None:
+            super().__init__(*connections)
+            made.append(self)
+
+    yield Kept
+    for served in made:
+        served.close()
+
+
+def asked(connections: HttpConnections, *, headers: str = "", body: bytes = b"") -> bytes:
+    answer = connections.request("POST", "/prompt", headers=headers, body=body, timeout_s=PATIENCE_S)
+    answer.load()
+    return answer.data
+
+
+def test_requests_go_out_in_one_piece_on_one_connection(serve: type[Served]) -> None:
+    served = serve([OK, OK])
+    connections = HttpConnections(served.server, most_kept=1)
+    for _ in range(2):
+        assert asked(connections, headers="Content-Length: 4\r\n", body=b"body") == b"{}"
+    [[first, second]] = served.pieces
+    assert first == second
+    head, body = first.split(b"\r\n\r\n")
+    assert head.startswith(b"POST /prompt HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert body == b"body"
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used_again(serve: type[Served]) -> None:
+    served = serve([OK], [OK])
+    connections = HttpConnections(served.server, most_kept=1)
+    assert asked(connections) == b"{}"
+    assert served.closed[0].wait(PATIENCE_S)
+    assert asked(connections) == b"{}"
+    assert len(served.pieces) == 2
+
+
+def test_a_server_that_says_to_close_is_taken_at_its_word(serve: type[Served]) -> None:
+    served = serve([OK.replace(b"200 OK", b"200 OK\r\nConnection: close"), b"never"], [OK])
+    connections = HttpConnections(served.server, most_kept=1)
+    assert [asked(connections), asked(connections)] == [b"{}", b"{}"]
+    assert served.pieces[0][1:] == [b""], "it has closed it, too"
+
+
+def test_an_answer_before_the_body_is_sent_is_heard(serve: type[Served]) -> None:
+    refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large"
+    served = serve([refused])
+    connections = HttpConnections(served.server, most_kept=1)
+
+    def body() -> Iterator[bytes]:
+        assert served.closed[0].wait(PATIENCE_S)
+        while True:  # until the system says that nobody listens
+            yield b"a"
+
+    answer = connections.request("POST", "/upload/image", body=body(), timeout_s=PATIENCE_S)
+    answer.load()
+    assert (answer.status, answer.data) == (413, b"too large")
+
+
+@pytest.mark.parametrize("most_bytes", [3, -1])
+def test_a_file_that_breaks_off_is_an_error_of_files(serve: type[Served], most_bytes: int) -> None:
+    served = serve([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc"])
+    stream = ComfyClient(served.server).view("a.png", "", "output")
+    with stream, pytest.raises(ConnectionError, match="broke off"):
+        list(iter(lambda: stream.read(most_bytes), b""))
+
+
+def test_what_is_read_in_parts_keeps_its_connection(serve: type[Served]) -> None:
+    served = serve([OK.replace(b"{}", b"ab"), OK])
+    client = ComfyClient(served.server)
+    with client.view("a.png", "", "output") as stream:
+        assert stream.read() == b"ab"
+    assert client.queue() == {}
+    assert len(served.pieces) == 1
+
+
+def test_half_an_answer_is_none(serve: type[Served]) -> None:
+    served = serve([OK[:-1]])
+    with pytest.raises(RequestFailed, match="IncompleteRead"):
+        ComfyClient(served.server).queue()
+
+
+def test_what_is_closed_asks_no_more(serve: type[Served]) -> None:
+    served = serve([OK])
+    client = ComfyClient(served.server)
+    client.queue()
+    client.close()
+    assert served.closed[0].wait(PATIENCE_S)
+    with pytest.raises(RequestFailed, match="closed"):
+        client.queue()
