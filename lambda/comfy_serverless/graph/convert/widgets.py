@@ -87,8 +87,10 @@ def _beside(entry: Declared) -> Iterator[Place]:
         if entry.kind == COMBO and not entry.options.get("multi_select"):
             yield Place("control_filter_list", is_sent=False)
     remote = entry.options.get("remote")
-    if entry.kind == COMBO and isinstance(remote, Mapping) and remote.get("refresh_button"):
-        yield Place("refresh", "refresh")
+    if entry.kind == COMBO and isinstance(remote, Mapping):
+        yield Place("refresh by itself", is_sent=False)
+        if remote.get("refresh_button"):
+            yield Place("refresh", "refresh")
 
 
 def chosen_option(entry: Declared, value: object) -> Mapping[str, Any] | None:

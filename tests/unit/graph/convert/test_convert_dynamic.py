@@ -94,6 +94,19 @@ def test_a_bypassed_node_of_matching_types_hands_on_the_first_input() -> None:
     assert prompt(document)["4"] == {"images": ["1", 0]}
 
 
+@pytest.mark.parametrize("linked", ["a", "b"])
+def test_inputs_that_match_are_of_the_type_of_what_is_linked_to_one_of_them(linked: str) -> None:
+    document = workflow(
+        node(1, "EmptyImage", [8, 8, 1, 0]),
+        node(2, "Matched", [3], mode=4, **{linked: (1, 0)}),
+        node(3, "PreviewImage", images=(2, 0)),
+        node(4, "MaskToImage", mask=(2, 0)),
+    )
+    found = prompt(document)
+    assert found["3"] == ({"images": ["1", 0]} if linked == "a" else {})
+    assert found["4"] == {}
+
+
 def test_a_matching_input_wants_the_type_of_what_is_linked_to_it() -> None:
     document = workflow(
         node(1, "PrimitiveInt", [8, "fixed"]),
