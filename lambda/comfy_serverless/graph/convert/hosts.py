@@ -21,11 +21,13 @@ class Hosts:
 
     Attributes:
         replaced: the inputs that stand for primitives inside, by the identity of the primitive.
+        held_by_primitives: of these primitives those whose value counts for every host.
     """
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self.replaced: dict[int, int] = {}
+        self.held_by_primitives: set[int] = set()
         self._targets: dict[str, list[tuple[Node, int] | None]] = {}
         self._own: dict[int, dict[int, Any]] = {}
         self._placed: dict[int, set[int]] = {}

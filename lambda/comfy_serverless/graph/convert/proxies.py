@@ -60,9 +60,9 @@ def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> 
             continue
         node = definition.nodes.get(node_id)
         if node is not None and node.type == PRIMITIVE:
-            _replace_primitive(scene, hosts, definition, node)
-            continue
-        slot = _slot_for(scene, hosts, definition, node_id, name)
+            slot = _slot_of_primitive(scene, hosts, definition, node)
+        else:
+            slot = _slot_for(scene, hosts, definition, node_id, name)
         value = values[number] if number < len(values) else None
         if slot is not None and value is not None:
             hosts.set(host, slot, value)
@@ -133,21 +133,31 @@ def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | No
         name = stripped
 
 
-def _replace_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> None:
-    """Give the targets of a primitive a promoted input instead of it, with its value: that of a host does not count."""
+def _slot_of_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> int | None:
+    """The input of a subgraph that stands for a primitive inside; None if a host's value does not count.
+
+    The targets get a promoted input instead of the primitive, and keep their own values but for those of hosts. If a
+    link of the file ends at another input than it says, the primitive's value counts for all hosts.
+    """
     targets = [*linked_targets(scene, definition, primitive)]
     if not targets:
-        return
+        return None if id(primitive) in hosts.held_by_primitives else hosts.replaced.get(id(primitive))
+    ends = [link.target_slot for each in primitive.outputs[0].links if (link := definition.links.get(each))]
     name = scene.filled(targets[0][0]).inputs[targets[0][1]].name
     slot = _new_port(scene, hosts, definition, name, targets)
-    value = first_value(primitive)
     for outlet in primitive.outputs:
         outlet.links = []
-    if slot is not None:
-        hosts.replaced[id(primitive)] = slot
-    if slot is not None and value is not None:
-        for host in hosts.of(definition):
+    if slot is None:
+        return None
+    hosts.replaced[id(primitive)] = slot
+    value = first_value(primitive)
+    if ends == [number for _, number in targets]:
+        return slot
+    hosts.held_by_primitives.add(id(primitive))
+    for host in hosts.of(definition):
+        if value is not None:
             hosts.set(host, slot, value)
+    return None
 
 
 def linked_targets(scene: Scene, graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 
 from comfy_serverless.graph.convert.findings import named
 from comfy_serverless.graph.convert.hosts import Hosts
-from comfy_serverless.graph.convert.model import BYPASSED, INPUT_SIDE, MUTED, LinkId, Node
+from comfy_serverless.graph.convert.model import (
+    BYPASSED,
+    INPUT_SIDE,
+    MUTED,
+    OUTPUT_SIDE,
+    Definition,
+    Link,
+    LinkId,
+    Node,
+)
 from comfy_serverless.graph.convert.scene import Scene, Scope
 from comfy_serverless.graph.convert.virtual import GET, PRIMITIVE, SET, VIRTUAL, first_value
 
@@ -66,6 +75,7 @@ class Sources:
         self._hosts = hosts
         self._known: dict[_Key, Source] = {}
         self._types_of: dict[int, list[str]] = {}
+        self._ends: dict[str, dict[int, Link]] = {}
         self._setters: dict[int, dict[str, Node]] = {}
         self._steps_left, self._comparisons_left = _MOST_STEPS, _MOST_COMPARISONS
 
@@ -189,10 +199,15 @@ class Sources:
     def _inside(self, at: _At) -> _At | None:
         """The output inside a subgraph that is led out. An input that is led straight out is handed on."""
         definition = self._scene.definition(at.node)
-        if definition is None or at.slot >= len(definition.outputs):
+        if definition is None:
+            return None
+        if at.slot >= len(definition.outputs):
+            self._broken(at, f"output {at.slot}", "somebody", f"the subgraph has {len(definition.outputs)} outputs")
             return None
         ends = definition.outputs[at.slot].links
-        link = definition.links.get(ends[0]) if ends else None
+        link = next((found for end in ends if (found := definition.links.get(end))), None)
+        if link is None and ends:  # stale ids: the links themselves say where they end
+            link = self._led_out(definition, at.slot)
         if link is None:
             return None
         if link.origin == INPUT_SIDE:
@@ -202,6 +217,16 @@ class Sources:
             self._broken(at, f"output {at.slot}", link.id, f"it comes from node {link.origin}, which is not there")
             return None
         return _At(at.scope.inside(at.node, definition), origin, link.origin_slot, at.wanted, is_input=False)
+
+    def _led_out(self, definition: Definition, slot: int) -> Link | None:
+        """The first link that ends at an output of a subgraph."""
+        known = self._ends.get(definition.id)
+        if known is None:
+            known = self._ends[definition.id] = {}
+            for link in definition.links.values():
+                if link.target == OUTPUT_SIDE:
+                    known.setdefault(link.target_slot, link)
+        return known.get(slot)
 
     def _set_by_name(self, at: _At) -> _At | None:
         """What the SetNode of a GetNode's name has, in its own graph or the nearest around it."""

@@ -17,7 +17,7 @@ from comfy_serverless.graph.convert.growing import grown_inputs, sockets
 from comfy_serverless.graph.convert.model import LinkId, Node, Socket
 from comfy_serverless.graph.convert.numbers import as_javascript
 from comfy_serverless.graph.convert.told import CONTROL, is_of_editor, told_control, told_values
-from comfy_serverless.graph.convert.widgets import NOTHING, Place, chosen_option, first_choice, places
+from comfy_serverless.graph.convert.widgets import NOTHING, Place, chosen_option, first_choice, left_of_first, places
 
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
 _OLD_SAMPLER_PREFIX = "sample_"
@@ -236,6 +236,8 @@ def _each_place(
                 yield entry, place
                 if entry.kind == DYNAMIC_COMBO and place.of is entry:
                     yield from _each_of_option(node_class, entry, widget, grown, source, result)
+                    for left in left_of_first(entry, node_class):
+                        source.take(left)
 
 
 def _each_of_option(

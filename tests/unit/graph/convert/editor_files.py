@@ -99,6 +99,18 @@ CLASSES: dict[str, Any] = {
         {"b": spec("COMFY_MATCHTYPE_V3", template={"template_id": "t", "allowed_types": "IMAGE,MASK,LATENT"})},
         output=("COMFY_MATCHTYPE_V3",),
     ),
+    "Rolled": declare(
+        {
+            "how": spec(
+                "COMFY_DYNAMICCOMBO_V3",
+                options=[
+                    {"key": "first", "inputs": {"required": {"seed": spec("INT", control_after_generate=True)}}},
+                    {"key": "other", "inputs": {"required": {"n": spec("INT", default=0)}}},
+                ],
+            ),
+            "last": spec("STRING"),
+        }
+    ),
     "Marked": declare({"text": spec("MARKDOWN")}),
     "PlainSeed": declare({"seed": spec("INT", default=0, control_after_generate=False)}, output=("INT",)),
     "VAEDecode": declare({"samples": spec("LATENT"), "vae": spec("VAE")}, output=("IMAGE",)),
