@@ -17,6 +17,7 @@ from comfy_serverless.graph.convert.groups import expand_groups
 from comfy_serverless.graph.convert.hosts import Hosts
 from comfy_serverless.graph.convert.ids import make_unique
 from comfy_serverless.graph.convert.limits import check_expansion, check_values
+from comfy_serverless.graph.convert.lost import warn_of_hosts
 from comfy_serverless.graph.convert.model import BYPASSED, MUTED, Node
 from comfy_serverless.graph.convert.primitives import write_primitives
 from comfy_serverless.graph.convert.proxies import promote_proxies
@@ -73,7 +74,7 @@ def convert(
         UiFormatWorkflow: it cannot be converted; `details["reasons"]` has every reason.
     """
     scene, hosts = understood(workflow, object_info)
-    writer = Writer(scene, supplied or {}, seed, now)
+    writer = Writer(scene, hosts, supplied or {}, seed, now)
     write_primitives(scene, hosts, writer.with_values)
     graph = _written(scene, Sources(scene, hosts), writer)
     scene.findings.raise_if_refused()
@@ -95,6 +96,7 @@ def understood(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> t
     findings.raise_if_refused()
     hosts = Hosts(scene)
     promote_proxies(scene, hosts)
+    warn_of_hosts(scene, hosts)
     return scene, hosts
 
 

@@ -61,6 +61,11 @@ class Declared:
         return isinstance(self.options.get("template"), Mapping) and "allowed_types" in self.options["template"]
 
     @property
+    def match_group(self) -> str:
+        """What it has in common with those that it matches."""
+        return str(self.options["template"].get("template_id"))
+
+    @property
     def has_control(self) -> bool:
         """Whether a widget follows that says what becomes of the value after each run."""
         wanted = self.options.get("control_after_generate")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy_serverless.errors import UiFormatWorkflow
+from comfy_serverless.graph.convert.virtual import group_name
 
 #: The most reasons and the most warnings that are told.
 MOST_TOLD = 100
@@ -28,6 +29,8 @@ _WHAT_TO_DO: Mapping[str, str] = {
 }
 #: The longest piece of a file that a message repeats, in characters.
 _LONGEST_SHOWN = 80
+#: The most names that a message lists.
+_MOST_NAMED = 8
 
 
 class Findings:
@@ -84,7 +87,8 @@ def names_subgraph(class_type: str) -> bool:
 
 
 def _what_to_do(reason: Mapping[str, Any]) -> str:
-    if names_subgraph(str(reason.get("class_type"))):
+    class_type = str(reason.get("class_type"))
+    if names_subgraph(class_type) or group_name(class_type) is not None:
         return _MEND_IT
     return _WHAT_TO_DO.get(str(reason["reason"]), _MEND_IT)
 
@@ -100,6 +104,12 @@ def named(node_id: str, class_type: str, title: str | None = None) -> str:
     """A node as messages call it."""
     called = f"{class_type!r}" if title is None or title == class_type else f"{class_type!r}, {title!r}"
     return f"node {shown(node_id)} ({shown(called)})"
+
+
+def listed(names: list[str]) -> str:
+    """Names as a message lists them: the first ones, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(str(shown(name)) for name in names[:_MOST_NAMED]) + more
 
 
 def in_words(value: object) -> str:

@@ -17,10 +17,9 @@ from comfy_serverless.graph.convert.model import Graph, Link, LinkId, Node, Sock
 from comfy_serverless.graph.convert.reading import MOST_LINKS, MOST_PORTS, read_node
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.values import filled
-from comfy_serverless.graph.convert.virtual import PRIMITIVE, VIRTUAL
+from comfy_serverless.graph.convert.virtual import PRIMITIVE, VIRTUAL, group_name
 from comfy_serverless.graph.workflow import count_values
 
-_PREFIXES = ("workflow>", "workflow/")
 #: Groups within groups, and the parts of all groups together, once for each instance.
 _MOST_LEVELS, _MOST_PARTS = 10, 1_000_000
 _WITH_CONTROL = ("INT", "FLOAT", "COMBO")
@@ -48,11 +47,6 @@ def expand_groups(scene: Scene) -> None:
             group = _Group(node, raw, scene.findings)
             _Expansion(scene, ways, node, group).expand()
             pending += [(inner, levels - 1) for inner in group.nodes]
-
-
-def group_name(class_type: str) -> str | None:
-    """The name of the group that nodes of a type stand for; None if it is no such type."""
-    return next((class_type[len(prefix) :] for prefix in _PREFIXES if class_type.startswith(prefix)), None)
 
 
 class _Sizes:
@@ -214,17 +208,23 @@ class _Expansion:
 
     def _hand_out_values(self, converted: set[tuple[int, str]]) -> None:
         """Give the instance's values to the inner nodes: each widget takes the next one, except what is converted."""
+        its = named(self._instance.id, self._instance.type)
+        if isinstance(self._instance.values, dict):
+            self._scene.findings.warn(f"{its}: its values have names, where a group's are a list: they are left out")
         values = self._instance.values if isinstance(self._instance.values, list) else []
         pending = iter(values)
+        wanted = 0
         for number, node in enumerate(self._group.nodes):
             own = node.values if isinstance(node.values, list) else []
-            node.values = [
-                held if is_converted else next(pending, held)
-                for held, is_converted in self._slots(number, own, converted)
-            ]
+            slots = [*self._slots(number, own, converted)]
+            wanted += sum(not is_converted for _, is_converted in slots)
+            node.values = [held if is_converted else next(pending, held) for held, is_converted in slots]
+        if len(values) < wanted:
+            self._scene.findings.warn(
+                f"{its}: it has {len(values)} of {wanted} values; the others are those of the group's definition"
+            )
         surplus = len([*pending])
         if surplus:
-            its = named(self._instance.id, self._instance.type)
             self._scene.findings.warn(f"{its}: the last values ({surplus}) of the file belong to no widget: left out")
 
     def _slots(self, number: int, own: list[Any], converted: set[tuple[int, str]]) -> Iterator[tuple[Any, bool]]:
@@ -261,6 +261,10 @@ class _Expansion:
     def _link_inside(self, link_id: str, inner: _InnerLink, origin: int) -> None:
         target = self._group.nodes[inner.target]
         if inner.target_slot >= len(target.inputs):
+            its = named(target.id, target.type)
+            self._scene.findings.warn(
+                f"{its}: a link of its group ends at input {inner.target_slot}, which it has not: it is left out"
+            )
             return
         socket = target.inputs[inner.target_slot]
         socket.link = link_id

@@ -27,7 +27,23 @@ def grown_inputs(saved: Iterable[Socket], node_class: NodeClass) -> Mapping[str,
         name = next((name for name in growing if socket.name.startswith(f"{name}.")), None)
         if name is not None:
             by_name[name].append(socket)
+    for name, found in by_name.items():
+        if "." in name:
+            by_name[name] = _reached(growing[name], found)
     return {name: _grown(growing[name], found) for name, found in by_name.items()}
+
+
+def _reached(growing: Declared, saved: list[Socket]) -> list[Socket]:
+    """Of the inputs of one within an option those that are there: each that is linked makes room for one more."""
+    order = _order(growing)
+    free = _whole(_template(growing).get("min"), 0) + 1
+    found = []
+    for socket in sorted(saved, key=lambda socket: order(socket.name)):
+        if order(socket.name) < free:
+            found.append(socket)
+            if socket.link is not None:
+                free = max(free, order(socket.name) + 2)
+    return found
 
 
 def _grown(growing: Declared, saved: list[Socket]) -> list[Declared]:

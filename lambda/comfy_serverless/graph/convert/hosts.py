@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_serverless.graph.convert.declared import COMBO
+from comfy_serverless.graph.convert.load_order import hosts_without_values
 from comfy_serverless.graph.convert.model import Definition, Node
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.widgets import NOTHING, first_choice
@@ -20,13 +21,17 @@ class Hosts:
 
     Attributes:
         replaced: the inputs that stand for primitives inside, by the identity of the primitive.
+        held_by_primitives: of these primitives those whose value counts for every host.
     """
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self.replaced: dict[int, int] = {}
+        self.held_by_primitives: set[int] = set()
         self._targets: dict[str, list[tuple[Node, int] | None]] = {}
         self._own: dict[int, dict[int, Any]] = {}
+        self._placed: dict[int, set[int]] = {}
+        self._without_values = hosts_without_values(scene.workflow)
         self._hosts: dict[str, list[Node]] = {}
         self._slots_of_widgets: dict[str, dict[str, int]] = {}
         self._slots_of_ports: dict[str, tuple[int, dict[str, int]]] = {}
@@ -34,7 +39,8 @@ class Hosts:
             for node in graph.nodes.values():
                 definition = scene.definition(node)
                 if definition is not None:
-                    self._own[id(node)] = self._values(node, definition)
+                    own = self._own[id(node)] = self._values(node, definition)
+                    self._placed[id(node)] = {*range(len(own))}
                     self._hosts.setdefault(definition.id, []).append(node)
 
     def is_promoted(self, host: Node, slot: int) -> bool:
@@ -70,9 +76,30 @@ class Hosts:
         widget = filled.widgets.get(filled.inputs[slot].name)
         return NOTHING if widget is None else widget.value
 
+    def held_by_name(self, node: Node, name: str) -> Any:  # noqa: ANN401
+        """What a widget of a node holds, or a promoted one of a host; NOTHING if it has none of that name."""
+        definition = self._scene.definition(node)
+        if definition is None:
+            widget = self._scene.filled(node).widgets.get(name)
+            return NOTHING if widget is None else widget.value
+        slot = self.slot_of_port(definition, name)
+        return NOTHING if slot is None or not self.is_promoted(node, slot) else self.value(node, slot)
+
     def set(self, host: Node, slot: int, value: object) -> None:
         """Give a host its own value."""
         self._own[id(host)][slot] = value
+
+    def place(self, host: Node, number: int) -> None:
+        """Note that an input takes value number `number` of a host, or that it is no input's."""
+        self._placed[id(host)].add(number)
+
+    def loses_values(self, host: Node) -> bool:
+        """Whether the editor, when it loads the file, loses the values that a host has of its own."""
+        return id(host) in self._without_values
+
+    def is_placed(self, host: Node, number: int) -> bool:
+        """Whether value number `number` of a host goes to an input, or is none of an input's."""
+        return number in self._placed[id(host)]
 
     def target(self, definition: Definition, slot: int) -> tuple[Node, int] | None:
         """The inner node and input that a promoted input stands for; None if the input is not promoted."""
@@ -141,6 +168,8 @@ class Hosts:
 
     def _values(self, host: Node, definition: Definition) -> dict[int, Any]:
         values = host.values or []
+        if self.loses_values(host):
+            return {}
         promoted = [slot for slot in range(len(definition.inputs)) if self.target(definition, slot) is not None]
         if isinstance(values, dict):
             names = {slot: definition.inputs[slot].name for slot in promoted}

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from comfy_serverless.graph.convert.declared import COMBO, Declared
+from comfy_serverless.graph.convert.declared import COMBO, WIDGET_TYPES, Declared
 from comfy_serverless.graph.convert.findings import named, shown
 from comfy_serverless.graph.convert.hosts import Hosts
 from comfy_serverless.graph.convert.model import Graph, Node
 from comfy_serverless.graph.convert.numbers import Number, as_number, is_number
 from comfy_serverless.graph.convert.proxies import linked_targets
 from comfy_serverless.graph.convert.scene import Scene
-from comfy_serverless.graph.convert.virtual import PRIMITIVE, first_value
+from comfy_serverless.graph.convert.virtual import PRIMITIVE, VIRTUAL, first_value
 from comfy_serverless.graph.convert.widgets import NOTHING, first_choice
 
 #: What may differ between targets.
@@ -48,6 +48,10 @@ def _write(scene: Scene, hosts: Hosts, graph: Graph, node: Node, replaced: Calla
     targets = [*linked_targets(scene, graph, node)]
     if not targets:
         return
+    if not _starts_well(scene, node, targets[0]):
+        its = named(node.id, node.type, node.title)
+        scene.findings.warn(f"{its}: what it is linked to first takes no value, so nothing gets one, as in the editor")
+        return
     value = first_value(node) if node.values else hosts.held(*targets[0])
     entries = [scene.filled(target).inputs[slot].of for target, slot in targets]
     numeric = [entry for entry in entries if entry is not None and entry.kind in ("INT", "FLOAT")]
@@ -64,14 +68,29 @@ def _write(scene: Scene, hosts: Hosts, graph: Graph, node: Node, replaced: Calla
         filled = scene.filled(target)
         entry, widget = filled.inputs[slot].of, filled.widgets.get(filled.inputs[slot].name)
         if widget is None or entry is None or entry.kind is None:
+            its, name = named(node.id, node.type, node.title), filled.inputs[slot].name
+            if target.type in VIRTUAL:
+                what = f"does not go on through node {target.id} ({target.type})"
+            else:
+                what = f"is none for the input {name!r} of node {target.id}"
+            scene.findings.warn(f"{its}: its value {what}, as in the editor")
             continue
-        own = fitted(shared, entry.kind, entry.options) if entry.kind in ("INT", "FLOAT") else shared
+        own = taken(shared, entry.kind, entry.options) if entry.kind in ("INT", "FLOAT") else shared
         if own != value and is_number(value):
             its = named(node.id, node.type, node.title)
             scene.findings.warn(f"{its}: {shown(value)!r} is made {own} to fit {entry.name!r} of node {target.id}")
         if own is None and entry.kind == COMBO and (first := first_choice(entry)) is not NOTHING:
             own = first
         widget.value, widget.is_given = own, True
+
+
+def _starts_well(scene: Scene, node: Node, first: tuple[Node, int]) -> bool:
+    """Whether the first link of a primitive leads to what takes a value: without that it has no widget of its own."""
+    target, slot = first
+    entry = scene.filled(target).inputs[slot]
+    if entry.link != node.outputs[0].links[0] or target.type in VIRTUAL:
+        return False
+    return scene.definition(target) is not None or entry.is_widget or entry.type in WIDGET_TYPES
 
 
 def _shared(value: Any, entries: list[Declared]) -> Any:  # noqa: ANN401
@@ -90,14 +109,26 @@ def _shared(value: Any, entries: list[Declared]) -> Any:  # noqa: ANN401
 
 
 def fitted(value: Any, kind: str | None, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """A value as the widget of a number takes it: clamped and rounded; null if it is no number."""
+    """A value as a primitive makes it fit its targets: clamped, then rounded; null if it is no number.
+
+    What is rounded to a step may be beyond the limits again.
+    """
     number = as_number(value)
     if number is None:
         return None
     least, most = _number(options, "min", _LEAST), _number(options, "max", _MOST)
-    number = min(max(number, least), most)
-    rounded = _to_step(number, least, options) if kind == "INT" else _to_places(number, options)
-    return min(max(rounded, least), most)
+    return taken(min(max(number, least), most), kind, options)
+
+
+def taken(value: Any, kind: str | None, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """A value as the widget of a number takes it: rounded, and clamped if its numbers are no whole ones."""
+    number = as_number(value)
+    if number is None:
+        return None
+    least, most = _number(options, "min", _LEAST), _number(options, "max", _MOST)
+    if kind == "INT":
+        return _to_step(number, least, options)
+    return min(max(_to_places(number, options), least), most)
 
 
 def _to_step(number: Number, least: Number, options: Mapping[str, Any]) -> Number:

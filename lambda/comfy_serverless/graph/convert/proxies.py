@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from comfy_serverless.graph.convert.findings import shown
+from comfy_serverless.graph.convert.findings import named, shown
 from comfy_serverless.graph.convert.hosts import Hosts
 from comfy_serverless.graph.convert.limits import MOST_HOST_INPUTS
 from comfy_serverless.graph.convert.model import INPUT_SIDE, Definition, Graph, Link, LinkId, Node, Port
@@ -52,23 +52,37 @@ def _inner_first(scene: Scene) -> Iterator[Graph]:
 
 
 def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> None:
-    entries = host.properties.get("proxyWidgets")
-    values = host.values if isinstance(host.values, list) else []
-    for number, entry in enumerate(entries[:_MOST_ENTRIES] if isinstance(entries, list) else ()):
-        if not isinstance(entry, list) or len(entry) < 2 or not isinstance(entry[1], str):
-            continue
-        name = entry[1]
+    entries = _entries(scene, host)
+    values = host.values if isinstance(host.values, list) and not hosts.loses_values(host) else []
+    for number, (node_id, name) in enumerate(entries):
         if name.startswith(_NO_WIDGET):
+            hosts.place(host, number)
             continue
-        node = definition.nodes.get(_text(entry[0]))
+        node = definition.nodes.get(node_id)
         if node is not None and node.type == PRIMITIVE:
-            _replace_primitive(scene, hosts, definition, node)
-            continue
-        slot = _slot_for(scene, hosts, definition, _text(entry[0]), name)
+            slot = _slot_of_primitive(scene, hosts, definition, node)
+        else:
+            slot = _slot_for(scene, hosts, definition, node_id, name)
         value = values[number] if number < len(values) else None
         if slot is not None and value is not None:
             hosts.set(host, slot, value)
+            hosts.place(host, number)
     _quarantined(hosts, host, definition)
+
+
+def _entries(scene: Scene, host: Node) -> list[tuple[str, str]]:
+    """The entries of a host, each a node and a widget. If one is none, none counts."""
+    raw = host.properties.get("proxyWidgets")
+    entries = raw[:_MOST_ENTRIES] if isinstance(raw, list) else []
+    if all(map(_is_entry, entries)):
+        return [(entry[0], entry[1]) for entry in entries]
+    its = named(host.id, host.type, host.title)
+    scene.findings.warn(f"{its}: its `proxyWidgets` are not all of two or three texts: left out, as in the editor")
+    return []
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, list) and 2 <= len(entry) <= 3 and all(isinstance(part, str) for part in entry)
 
 
 def _quarantined(hosts: Hosts, host: Node, definition: Definition) -> None:
@@ -119,21 +133,31 @@ def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | No
         name = stripped
 
 
-def _replace_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> None:
-    """Give the targets of a primitive a promoted input instead of it, with its value: that of a host does not count."""
+def _slot_of_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> int | None:
+    """The input of a subgraph that stands for a primitive inside; None if a host's value does not count.
+
+    The targets get a promoted input instead of the primitive, and keep their own values but for those of hosts. If a
+    link of the file ends at another input than it says, the primitive's value counts for all hosts.
+    """
     targets = [*linked_targets(scene, definition, primitive)]
     if not targets:
-        return
+        return None if id(primitive) in hosts.held_by_primitives else hosts.replaced.get(id(primitive))
+    ends = [link.target_slot for each in primitive.outputs[0].links if (link := definition.links.get(each))]
     name = scene.filled(targets[0][0]).inputs[targets[0][1]].name
     slot = _new_port(scene, hosts, definition, name, targets)
-    value = first_value(primitive)
     for outlet in primitive.outputs:
         outlet.links = []
-    if slot is not None:
-        hosts.replaced[id(primitive)] = slot
-    if slot is not None and value is not None:
-        for host in hosts.of(definition):
+    if slot is None:
+        return None
+    hosts.replaced[id(primitive)] = slot
+    value = first_value(primitive)
+    if ends == [number for _, number in targets]:
+        return slot
+    hosts.held_by_primitives.add(id(primitive))
+    for host in hosts.of(definition):
+        if value is not None:
             hosts.set(host, slot, value)
+    return None
 
 
 def linked_targets(scene: Scene, graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:

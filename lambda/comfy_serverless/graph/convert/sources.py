@@ -12,9 +12,17 @@ from typing import Any, NamedTuple
 
 from comfy_serverless.graph.convert.findings import named
 from comfy_serverless.graph.convert.hosts import Hosts
-from comfy_serverless.graph.convert.model import BYPASSED, INPUT_SIDE, MUTED, LinkId, Node
+from comfy_serverless.graph.convert.model import (
+    BYPASSED,
+    INPUT_SIDE,
+    MUTED,
+    OUTPUT_SIDE,
+    Definition,
+    Link,
+    LinkId,
+    Node,
+)
 from comfy_serverless.graph.convert.scene import Scene, Scope
-from comfy_serverless.graph.convert.values import Filled
 from comfy_serverless.graph.convert.virtual import GET, PRIMITIVE, SET, VIRTUAL, first_value
 
 _ANYTHING = ("", "*")
@@ -66,12 +74,14 @@ class Sources:
         self._scene = scene
         self._hosts = hosts
         self._known: dict[_Key, Source] = {}
+        self._types_of: dict[int, list[str]] = {}
+        self._ends: dict[str, dict[int, Link]] = {}
         self._setters: dict[int, dict[str, Node]] = {}
         self._steps_left, self._comparisons_left = _MOST_STEPS, _MOST_COMPARISONS
 
     def of(self, scope: Scope, node: Node, slot: int) -> Source:
         """Where the value of an input comes from; None if from nowhere."""
-        at: _At | Linked | Held | None = _At(scope, node, slot, self._type(scope, node, slot), is_input=True)
+        at: _At | Linked | Held | None = _At(scope, node, slot, self._types(scope, node)[slot], is_input=True)
         way: list[_Key] = []
         seen: set[_Key] = set()
         while isinstance(at, _At):
@@ -154,24 +164,33 @@ class Sources:
         filled = self._scene.filled(at.node)
         self._comparisons_left -= len(filled.inputs)
         self._check_effort()
-        chosen = passed_input(filled, at.slot, at.wanted)
-        if chosen is None:
-            return None
-        return self._input(at, chosen, self._type(at.scope, at.node, chosen))
+        types = self._types(at.scope, at.node)
+        chosen = passed_input(types, filled.outputs, at.slot, at.wanted)
+        return None if chosen is None else self._input(at, chosen, types[chosen])
 
-    def _type(self, scope: Scope, node: Node, slot: int) -> str:
-        """The type that an input wants. One that matches others is of the type of what is linked to it."""
-        entry = self._scene.filled(node).inputs[slot]
-        if entry.of is None or not entry.of.is_matching or entry.link is None:
-            return entry.type
-        link = scope.graph.links.get(entry.link)
+    def _types(self, scope: Scope, node: Node) -> list[str]:
+        """The types that inputs want. Those that match each other are of the type of what is linked to one of them."""
+        found = self._types_of.get(id(node))
+        if found is None:
+            inputs = self._scene.filled(node).inputs
+            found = self._types_of[id(node)] = [entry.type for entry in inputs]
+            matching = [(slot, entry.of) for slot, entry in enumerate(inputs) if entry.of and entry.of.is_matching]
+            linked = {slot: made for slot, _ in matching if (made := self._linked_type(scope, inputs[slot].link))}
+            of_group = {of.match_group: linked[slot] for slot, of in matching if slot in linked}
+            for slot, of in matching:
+                found[slot] = linked.get(slot) or of_group.get(of.match_group, found[slot])
+        return found
+
+    def _linked_type(self, scope: Scope, link_id: LinkId | None) -> str | None:
+        """The type of the output that a link comes from; None if that says nothing."""
+        link = None if link_id is None else scope.graph.links.get(link_id)
         origin = None if link is None else scope.graph.nodes.get(link.origin)
         if link is None or origin is None:
-            return entry.type
+            return None
         made = self._scene.filled(origin).outputs
         if link.origin_slot < len(made) and made[link.origin_slot] not in _ANYTHING:
             return made[link.origin_slot]
-        return entry.type
+        return None
 
     def _input(self, at: _At, slot: int, wanted: str) -> _At | None:
         inputs = self._scene.filled(at.node).inputs
@@ -180,10 +199,15 @@ class Sources:
     def _inside(self, at: _At) -> _At | None:
         """The output inside a subgraph that is led out. An input that is led straight out is handed on."""
         definition = self._scene.definition(at.node)
-        if definition is None or at.slot >= len(definition.outputs):
+        if definition is None:
+            return None
+        if at.slot >= len(definition.outputs):
+            self._broken(at, f"output {at.slot}", "somebody", f"the subgraph has {len(definition.outputs)} outputs")
             return None
         ends = definition.outputs[at.slot].links
-        link = definition.links.get(ends[0]) if ends else None
+        link = next((found for end in ends if (found := definition.links.get(end))), None)
+        if link is None and ends:  # stale ids: the links themselves say where they end
+            link = self._led_out(definition, at.slot)
         if link is None:
             return None
         if link.origin == INPUT_SIDE:
@@ -193,6 +217,16 @@ class Sources:
             self._broken(at, f"output {at.slot}", link.id, f"it comes from node {link.origin}, which is not there")
             return None
         return _At(at.scope.inside(at.node, definition), origin, link.origin_slot, at.wanted, is_input=False)
+
+    def _led_out(self, definition: Definition, slot: int) -> Link | None:
+        """The first link that ends at an output of a subgraph."""
+        known = self._ends.get(definition.id)
+        if known is None:
+            known = self._ends[definition.id] = {}
+            for link in definition.links.values():
+                if link.target == OUTPUT_SIDE:
+                    known.setdefault(link.target_slot, link)
+        return known.get(slot)
 
     def _set_by_name(self, at: _At) -> _At | None:
         """What the SetNode of a GetNode's name has, in its own graph or the nearest around it."""
@@ -212,8 +246,9 @@ class Sources:
             found = self._setters[id(scope.graph)] = {}
             for node in scope.graph.nodes.values():
                 name = first_value(node) if node.type == SET else None
-                if isinstance(name, str):
-                    found.setdefault(name, node)
+                if isinstance(name, str) and found.setdefault(name, node) is not node:
+                    its = _named(scope, node)
+                    self._scene.findings.warn(f"{its} sets {name!r}, which another SetNode sets, too: that one counts")
         return found
 
     def _broken(self, at: _At, name: str, link: object, why: str) -> None:
@@ -226,23 +261,23 @@ class Sources:
         )
 
 
-def passed_input(node: Filled, slot: int, wanted: str) -> int | None:
-    """The number of the input that a bypassed node hands on for one of its outputs; None if it hands on nothing."""
-    inputs = node.inputs
+def passed_input(inputs: list[str], outputs: list[str], slot: int, wanted: str) -> int | None:
+    """The number of the input that a bypassed node hands on for one of its outputs; None if it hands on nothing.
+
+    Args:
+        inputs, outputs: the types of those of the node.
+    """
     if not inputs:
         return None
     if wanted in _ANYTHING:
         return slot if slot < len(inputs) else 0
-    made = node.outputs[slot] if slot < len(node.outputs) else "*"
-    if slot < len(inputs) and fits(inputs[slot].type, made) and fits(inputs[slot].type, wanted):
+    made = outputs[slot] if slot < len(outputs) else "*"
+    if slot < len(inputs) and fits(inputs[slot], made) and fits(inputs[slot], wanted):
         return slot
-    for number, entry in enumerate(inputs):
-        if entry.type == wanted:
-            return number
-    for number, entry in enumerate(inputs):
-        if fits(entry.type, made) and fits(entry.type, wanted):
-            return number
-    return None
+    if wanted in inputs:
+        return inputs.index(wanted)
+    fitting = (number for number, kind in enumerate(inputs) if fits(kind, made) and fits(kind, wanted))
+    return next(fitting, None)
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,7 @@ from typing import Any
 
 _OPENS, _LINE_OPENS = re.compile(r"/[*/]"), re.compile(r"//")
 _LINE_END = re.compile(r"[\n\r\u2028\u2029]|\Z")
-_TOKEN = re.compile(r"\\[{}|]|[{}|]")
+_TOKEN = re.compile(r"\\[\s\S]|[{}|]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def choose(text: str, dice: Dice) -> Chosen:
             open_choices.pop()
             rolled = rolled or len(current.alternatives) > 1
             open_choices[-1].pieces.append(current.alternatives[dice.roll(len(current.alternatives))])
-        else:
-            current.pieces.append(found[-1])
+        else:  # two backslashes are no escape of what follows them
+            current.pieces.append(found[-1] if found[-1] in "{}|" else found)
     open_choices[-1].pieces.append(plain[at:])
     while len(open_choices) > 1:  # a brace that nobody closes ends with the text
         unclosed = open_choices.pop()

@@ -19,8 +19,8 @@ _CONTROLS: Final = frozenset({"fixed", "increment", "decrement", "randomize"})
 _CONTROLLED: Final = frozenset({"INT", "FLOAT", "COMBO"})
 #: What becomes of a value after each run, as current editors call that.
 CONTROL: Final = "control_after_generate"
-#: What stands among the values and belongs to no input: the editor's own controls and buttons.
-_OF_EDITOR: Final = (CONTROL, "control_filter_list", "upload", "audioUI", "refresh", "videopreview")
+#: How the names of values begin that belong to no input: the editor's own controls, buttons and previews.
+_OF_EDITOR: Final = (CONTROL, "control_filter_list", "upload", "audioUI", "refresh", "videopreview", "choose ", "$$")
 
 
 def _is_number(value: object) -> bool:
@@ -36,16 +36,21 @@ _FITS: Final[Mapping[str, Callable[[object], bool]]] = {
 }
 
 
+def is_of_editor(name: str) -> bool:
+    """Whether a value of this name is the editor's own, and belongs to no input."""
+    return name.startswith(_OF_EDITOR)
+
+
 def told_values(node: Node) -> dict[str, Any] | None:
     """The values of a node by the names of their inputs; None if the file does not say which is which."""
     values = node.values
     if not values:
         return {}
     if isinstance(values, dict):
-        return {name: value for name, value in values.items() if not name.startswith(_OF_EDITOR)}
+        return {name: value for name, value in values.items() if not is_of_editor(name)}
     if node.names is not None:
         named = zip(node.names, values, strict=True)
-        return {name: value for name, value in named if not name.startswith(_OF_EDITOR) and "#" not in name}
+        return {name: value for name, value in named if not is_of_editor(name) and "#" not in name}
     files = [*known(node.type).files]
     if len(files) == 1:  # ComfyUI's loaders have the file first, and buttons after it
         return {files[0]: values[0]}
@@ -55,7 +60,11 @@ def told_values(node: Node) -> dict[str, Any] | None:
 def told_control(node: Node) -> str | None:
     """What becomes of a node's seed after each run, if the file names the value that says it."""
     named = zip(node.names, node.values, strict=True) if node.names and isinstance(node.values, list) else ()
-    return next((value for name, value in named if name == CONTROL and value in _CONTROLS), None)
+    return next((value for name, value in named if name == CONTROL and _is_control(value)), None)
+
+
+def _is_control(value: object) -> bool:
+    return isinstance(value, str) and value in _CONTROLS
 
 
 def _of_listed_widgets(node: Node, values: list[Any]) -> dict[str, Any] | None:
@@ -72,6 +81,6 @@ def _of_listed_widgets(node: Node, values: list[Any]) -> dict[str, Any] | None:
             found[name] = values[place]
         place += 1
         more_than_widgets = len(values) - place > len(widgets) - number - 1
-        if kind in _CONTROLLED and more_than_widgets and values[place] in _CONTROLS:
+        if kind in _CONTROLLED and more_than_widgets and _is_control(values[place]):
             place += 1
     return found if place == len(values) else None

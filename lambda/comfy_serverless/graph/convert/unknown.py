@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_serverless.graph.convert.findings import Findings, names_subgraph, shown
 from comfy_serverless.graph.convert.model import Node
+from comfy_serverless.graph.convert.virtual import group_name
 from comfy_serverless.graph.nodes import COMFYUI_ITSELF
 
 _MOST_NODES = 20
@@ -27,16 +28,23 @@ class UnknownClasses:
             pack, told = _pack(nodes), pack_in_words(nodes)
             ids = [path for path, _ in nodes]
             more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-            is_subgraph = names_subgraph(class_type)
-            what = "the subgraph {!r} is not in the file" if is_subgraph else "the node class {!r} is not installed"
             self._findings.refuse(
                 "missing_node_type",
-                f"{what.format(shown(class_type))} (node {shown(path)}{more}{told})",
+                f"{_what(class_type)} (node {shown(path)}{more}{told})",
                 node_id=path,
                 class_type=class_type,
                 node_ids=ids[:_MOST_NODES],
                 **pack,
             )
+
+
+def _what(class_type: str) -> str:
+    group = group_name(class_type)
+    if group is not None:
+        return f"the group {shown(group)!r} is not in the file"
+    if names_subgraph(class_type):
+        return f"the subgraph {shown(class_type)!r} is not in the file"
+    return f"the node class {shown(class_type)!r} is not installed"
 
 
 def pack_in_words(nodes: list[tuple[str, Node]]) -> str:

@@ -8,15 +8,16 @@ that had a widget goes, with its link.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comfy_serverless.graph.convert.declared import COMBO, DYNAMIC_COMBO, Declared, NodeClass, each_declared
 from comfy_serverless.graph.convert.growing import grown_inputs, sockets
 from comfy_serverless.graph.convert.model import LinkId, Node, Socket
-from comfy_serverless.graph.convert.told import CONTROL, told_control, told_values
-from comfy_serverless.graph.convert.widgets import NOTHING, Place, chosen_option, first_choice, places
+from comfy_serverless.graph.convert.numbers import as_javascript
+from comfy_serverless.graph.convert.told import CONTROL, is_of_editor, told_control, told_values
+from comfy_serverless.graph.convert.widgets import NOTHING, Place, chosen_option, first_choice, left_of_first, places
 
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
 _OLD_SAMPLER_PREFIX = "sample_"
@@ -60,6 +61,7 @@ class Filled:
 
     Attributes:
         surplus: the values of the file that no widget takes.
+        unplaced: the names of values of the file that no widget takes, where the file names them.
         dropped: the linked inputs of the file that the class does not have.
         is_shifted: whether the file names its values otherwise: it was saved with another version of the class.
     """
@@ -68,6 +70,7 @@ class Filled:
     outputs: list[str]
     widgets: dict[str, Widget] = field(default_factory=dict)
     surplus: list[Any] = field(default_factory=list)
+    unplaced: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     is_shifted: bool = False
 
@@ -150,6 +153,8 @@ def _filled(node: Node, node_class: NodeClass, source: _List | _ByName) -> Fille
         if (control := told_control(node)) is not None:
             result.widgets[CONTROL] = Widget(Place(CONTROL, is_sent=False), control)
         _take_named(source.values, node_class, result)
+        declared = {entry.name for entry in node_class.inputs}
+        result.unplaced = unplaced(source.values, result.widgets.keys() | declared)
     _add_undeclared(node, node_class, taken, result)
     _repair(node.type, result)
     return result
@@ -231,6 +236,8 @@ def _each_place(
                 yield entry, place
                 if entry.kind == DYNAMIC_COMBO and place.of is entry:
                     yield from _each_of_option(node_class, entry, widget, grown, source, result)
+                    for left in left_of_first(entry, node_class):
+                        source.take(left)
 
 
 def _each_of_option(
@@ -256,6 +263,15 @@ def _each_of_option(
     for socket in sockets(inside, grown):
         yield socket, None
     yield from _each_place(node_class, inside, grown, source, result)
+
+
+def unplaced(values: Mapping[str, Any], placed: Container[str]) -> list[str]:
+    """The names of values that are somebody's, and have no place."""
+    return [
+        name
+        for name, value in values.items()
+        if value not in (None, "") and name not in placed and not is_of_editor(name)
+    ]
 
 
 def _take_named(values: Mapping[str, Any], node_class: NodeClass, result: Filled) -> None:
@@ -302,13 +318,17 @@ def _add_undeclared(node: Node, node_class: NodeClass, taken: set[str], result: 
 
 
 def _repair(class_type: str, result: Filled) -> None:
-    """The only three repairs that the official editor makes."""
+    """The only repairs that the official editor makes."""
     for name, widget in result.widgets.items():
         entry = widget.place.of
         if entry is None:
             continue
-        if entry.kind == COMBO and widget.value is None and (first := first_choice(entry)) is not NOTHING:
+        if entry.kind == COMBO and widget.value is None and entry.options.get("multi_select"):
+            widget.value = ""
+        elif entry.kind == COMBO and widget.value is None and (first := first_choice(entry)) is not NOTHING:
             widget.value, widget.is_given = first, False
+        elif entry.kind == "MARKDOWN" and widget.is_given:
+            widget.value = as_javascript(widget.value)
         elif entry.kind == "STRING" and widget.value is None and entry.options.get("multiline"):
             widget.value = ""
         elif name == "sampler_name" and class_type in _SAMPLERS and isinstance(widget.value, str):

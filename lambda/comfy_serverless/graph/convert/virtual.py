@@ -32,8 +32,15 @@ _OF_RGTHREE = frozenset(
     )
 )
 VIRTUAL = _OF_EDITOR | _OF_KJNODES | _OF_RGTHREE
+#: What stands before the name of a group in the type of a node that stands for one; the second is the older.
+_OF_GROUPS = ("workflow>", "workflow/")
 #: cg-use-everywhere links nodes in its editor code only: with one of these a file does not say what is linked.
 _EVERYWHERE = ("Anything Everywhere", "Prompts Everywhere", "Seed Everywhere")
+
+
+def group_name(class_type: str) -> str | None:
+    """The name of the group that nodes of a type stand for; None if it is no such type."""
+    return next((class_type[len(prefix) :] for prefix in _OF_GROUPS if class_type.startswith(prefix)), None)
 
 
 def is_everywhere(class_type: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from comfy_serverless.graph.convert.declared import COMBO, DYNAMIC_COMBO, Declared, NodeClass
+from comfy_serverless.graph.convert.declared import COMBO, DYNAMIC_COMBO, Declared, NodeClass, each_declared
 
 
 class Nothing(Enum):
@@ -87,8 +87,10 @@ def _beside(entry: Declared) -> Iterator[Place]:
         if entry.kind == COMBO and not entry.options.get("multi_select"):
             yield Place("control_filter_list", is_sent=False)
     remote = entry.options.get("remote")
-    if entry.kind == COMBO and isinstance(remote, Mapping) and remote.get("refresh_button"):
-        yield Place("refresh", "refresh")
+    if entry.kind == COMBO and isinstance(remote, Mapping):
+        yield Place("refresh by itself", is_sent=False)
+        if remote.get("refresh_button"):
+            yield Place("refresh", "refresh")
 
 
 def chosen_option(entry: Declared, value: object) -> Mapping[str, Any] | None:
@@ -98,6 +100,18 @@ def chosen_option(entry: Declared, value: object) -> Mapping[str, Any] | None:
             inputs = option.get("inputs")
             return inputs if isinstance(inputs, Mapping) else {}
     return None
+
+
+def left_of_first(entry: Declared, node_class: NodeClass) -> Iterator[Place]:
+    """The places of the controls of a dynamic combo's first option, which the editor never takes away.
+
+    A new node has that option. When another one is chosen, or the same again, its inputs are made anew, and the
+    controls that stood beside them stay, after all inputs of the option.
+    """
+    first = first_choice(entry)
+    for inner in each_declared(chosen_option(entry, first), prefix=f"{entry.name}."):
+        if inner.kind in ("INT", "FLOAT", COMBO):
+            yield from (place for place in places(inner, node_class) if place.of is None and not place.is_sent)
 
 
 def first_choice(entry: Declared) -> Any:  # noqa: ANN401

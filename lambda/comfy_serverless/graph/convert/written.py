@@ -10,7 +10,9 @@ from typing import Any
 
 from comfy_serverless.graph.convert import browser, names
 from comfy_serverless.graph.convert.declared import NodeClass
-from comfy_serverless.graph.convert.findings import named, shown
+from comfy_serverless.graph.convert.findings import listed, named, shown
+from comfy_serverless.graph.convert.hosts import Hosts
+from comfy_serverless.graph.convert.lost import warn_of_lost
 from comfy_serverless.graph.convert.model import Node
 from comfy_serverless.graph.convert.numbers import as_javascript
 from comfy_serverless.graph.convert.scene import Scene, Scope
@@ -19,7 +21,6 @@ from comfy_serverless.graph.convert.values import Filled, Widget
 from comfy_serverless.graph.convert.widgets import NOTHING
 from comfy_serverless.graph.nodes import NAMES_OF_EDITOR, PREFIX
 
-_MOST_NAMED = 8
 #: The most characters of all values of a prompt.
 MOST_CHARACTERS = 64_000_000
 
@@ -27,8 +28,11 @@ MOST_CHARACTERS = 64_000_000
 class Writer:
     """Writes values, in one conversion."""
 
-    def __init__(self, scene: Scene, supplied: Mapping[str, Any], seed: str | None, now: datetime | None) -> None:
+    def __init__(
+        self, scene: Scene, hosts: Hosts, supplied: Mapping[str, Any], seed: str | None, now: datetime | None
+    ) -> None:
         self._scene = scene
+        self._hosts = hosts
         self._supplied = supplied
         self._seed = seed
         self._now = now
@@ -135,20 +139,14 @@ class Writer:
         its = named(scope.path(node), node.type, node.title)
         guessed = [name for name in inputs if not filled.widgets[name].is_given]
         if guessed:
-            self._scene.findings.warn(f"{its}: the file has no value, so the default is taken: {_listed(guessed)}")
+            self._scene.findings.warn(f"{its}: the file has no value, so the default is taken: {listed(guessed)}")
         if filled.is_shifted:
             self._scene.findings.warn(
                 f"{its}: the file was saved with another version of this class, and names its values otherwise: "
                 "they are taken in their order, as the editor does, and may be at the wrong inputs (set them there, "
                 "and save it again)"
             )
-        if any(value not in (None, "") for value in filled.surplus):
-            count = len(filled.surplus)
-            self._scene.findings.warn(f"{its}: the last values ({count}) of the file belong to no widget: left out")
-        if filled.dropped:
-            self._scene.findings.warn(
-                f"{its}: the class has no such inputs, so links are left out: {_listed(filled.dropped)}"
-            )
+        warn_of_lost(self._scene.findings, its, filled)
 
     def _time(self) -> datetime:
         if self._now is None:
@@ -158,11 +156,11 @@ class Writer:
     def _value_of(self, called: str, name: str) -> str | None:
         """The value of a widget of the node that is called so: by the name for search and replace, else by title."""
         node = self._by_name().get(called)
-        widget = None if node is None else self._scene.filled(node).widgets.get(name)
-        if widget is None or widget.value is NOTHING:
+        value = NOTHING if node is None else self._hosts.held_by_name(node, name)
+        if value is NOTHING:
             return None
-        self._spend(widget.value)
-        return as_javascript(widget.value)
+        self._spend(value)
+        return as_javascript(value)
 
     def _by_name(self) -> Mapping[str, Node]:
         """All nodes by what they are called for search and replace, and by title; of several the first one."""
@@ -181,8 +179,3 @@ class Writer:
     def _title(self, node: Node) -> str:
         node_class = self._scene.classes.get(node.type)
         return node.title or (node.type if node_class is None else node_class.title)
-
-
-def _listed(names_of: list[str]) -> str:
-    more = f" and {len(names_of) - _MOST_NAMED} more" if len(names_of) > _MOST_NAMED else ""
-    return ", ".join(str(shown(name)) for name in names_of[:_MOST_NAMED]) + more

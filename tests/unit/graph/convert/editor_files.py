@@ -88,6 +88,30 @@ CLASSES: dict[str, Any] = {
         output=("LATENT",),
     ),
     "OldNoise": declare({"noise_seed": spec("INT", default=0)}, output=("NOISE",)),
+    "PlainSteps": declare({"steps": spec("INT", default=20, min=1, max=10000)}, output=("INT",)),
+    "PlainOverlap": declare({"overlap": spec("INT", default=64, min=0, max=1024, step=8)}, output=("INT",)),
+    "Fenced": declare({"overlap": spec("INT", default=64, min=0, max=4096, step=32, advanced=True)}, output=("INT",)),
+    "Matched": declare(
+        {
+            "n": spec("INT", default=3),
+            "a": spec("COMFY_MATCHTYPE_V3", template={"template_id": "t", "allowed_types": "IMAGE,MASK,LATENT"}),
+        },
+        {"b": spec("COMFY_MATCHTYPE_V3", template={"template_id": "t", "allowed_types": "IMAGE,MASK,LATENT"})},
+        output=("COMFY_MATCHTYPE_V3",),
+    ),
+    "Rolled": declare(
+        {
+            "how": spec(
+                "COMFY_DYNAMICCOMBO_V3",
+                options=[
+                    {"key": "first", "inputs": {"required": {"seed": spec("INT", control_after_generate=True)}}},
+                    {"key": "other", "inputs": {"required": {"n": spec("INT", default=0)}}},
+                ],
+            ),
+            "last": spec("STRING"),
+        }
+    ),
+    "Marked": declare({"text": spec("MARKDOWN")}),
     "PlainSeed": declare({"seed": spec("INT", default=0, control_after_generate=False)}, output=("INT",)),
     "VAEDecode": declare({"samples": spec("LATENT"), "vae": spec("VAE")}, output=("IMAGE",)),
     "LoraLoader": declare(

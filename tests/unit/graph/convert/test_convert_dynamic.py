@@ -61,9 +61,21 @@ def test_inputs_that_grow_are_taken_as_they_are() -> None:
 
 
 def test_inputs_that_grow_within_an_option() -> None:
-    found = prompt(resized(["like another", "center", "area"], how__more__more3=(1, 0), how__more__more0=(1, 0)))["2"]
-    assert found["how.more.more3"] == ["1", 0]
+    linked = {f"how__more__more{number}": (1, 0) for number in (1, 0, 3)}
+    document = resized(["like another", "center", "area"], **linked)
+    found = prompt(document)["2"]
+    assert (found["how.more.more0"], found["how.more.more1"]) == (["1", 0], ["1", 0])
     assert found["filter"] == "area"
+    # There is room for one more behind the last that is linked, and not for those after it.
+    assert "how.more.more3" not in found
+    assert "links are left out: how.more.more3" in warnings(document)
+
+
+@pytest.mark.parametrize("chosen", ["first", "other"])
+def test_the_controls_of_the_first_option_keep_their_places_after_whichever_is_chosen(chosen: str) -> None:
+    own = [1, "fixed"] if chosen == "first" else [2]
+    found = inputs("Rolled", [chosen, *own, "left over", "last"])
+    assert found == {"how": chosen, "how.seed" if chosen == "first" else "how.n": own[0], "last": "last"}
 
 
 def test_the_first_of_inputs_that_grow_is_handed_on_whatever_their_order_in_the_file() -> None:
@@ -92,6 +104,19 @@ def test_a_bypassed_node_of_matching_types_hands_on_the_first_input() -> None:
         node(4, "PreviewImage", images=(3, 0)),
     )
     assert prompt(document)["4"] == {"images": ["1", 0]}
+
+
+@pytest.mark.parametrize("linked", ["a", "b"])
+def test_inputs_that_match_are_of_the_type_of_what_is_linked_to_one_of_them(linked: str) -> None:
+    document = workflow(
+        node(1, "EmptyImage", [8, 8, 1, 0]),
+        node(2, "Matched", [3], mode=4, **{linked: (1, 0)}),
+        node(3, "PreviewImage", images=(2, 0)),
+        node(4, "MaskToImage", mask=(2, 0)),
+    )
+    found = prompt(document)
+    assert found["3"] == ({"images": ["1", 0]} if linked == "a" else {})
+    assert found["4"] == {}
 
 
 def test_a_matching_input_wants_the_type_of_what_is_linked_to_it() -> None:

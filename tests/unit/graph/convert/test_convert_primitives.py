@@ -59,6 +59,40 @@ def test_a_number_is_made_to_fit_its_target(value: Any, kind: str, target: str, 
     assert prompt(document)["1"][name] == expected
 
 
+@pytest.mark.parametrize("value", [5000, 99_999])
+def test_what_is_rounded_to_a_step_may_be_beyond_the_limits_again(value: int) -> None:
+    """As in the editor, which clamps first."""
+    document = workflow(
+        primitive([value]),
+        node(1, "PlainSteps", [1], steps=(9, 0)),
+        node(2, "PlainOverlap", [8], overlap=(9, 0)),
+    )
+    assert (prompt(document)["1"]["steps"], prompt(document)["2"]["overlap"]) == (1025, 1024)
+
+
+def test_a_number_that_fits_not_all_its_targets_is_rounded_for_each_and_not_clamped() -> None:
+    document = workflow(
+        primitive([5000]), node(1, "PlainSteps", [1], steps=(9, 0)), node(2, "Fenced", [8], overlap=(9, 0))
+    )
+    assert (prompt(document)["1"]["steps"], prompt(document)["2"]["overlap"]) == (5000, 4992)
+
+
+def test_nothing_is_written_if_the_first_target_takes_no_value() -> None:
+    for first in (node(1, "PreviewAny", source=(9, 0)), node(1, "Reroute", outputs=("*",), _=(9, 0))):
+        document = workflow(primitive([96]), first, node(2, "EmptyLatentImage", [64, 32, 1], width=(9, 0)))
+        assert prompt(document)["2"]["width"] == 64
+        assert "what it is linked to first takes no value" in warnings(document)
+
+
+def test_a_number_that_is_forced_to_be_a_socket_may_be_the_first_target() -> None:
+    document = workflow(
+        primitive([96]),
+        node(1, "Forced", [7], types={"first": "INT"}, first=(9, 0)),
+        node(2, "EmptyLatentImage", [64, 32, 1], width=(9, 0)),
+    )
+    assert prompt(document)["2"]["width"] == 96
+
+
 def test_texts_and_choices_are_written_as_they_are() -> None:
     document = workflow(
         primitive(["heun", "fixed", ""], "COMBO"),
@@ -95,6 +129,10 @@ def test_names_of_widgets_are_replaced_if_it_asks_for_that(asked: bool, expected
 def test_targets_are_those_that_the_output_names() -> None:
     document = workflow(primitive([96]), node(1, "EmptyLatentImage", [64, 32, 1], width=(9, 0), height=(9, 0)))
     document["nodes"][0]["outputs"][0]["links"] = [2, 77]
+    assert prompt(document)["1"] == {"width": 64, "height": 96, "batch_size": 1}
+    document["nodes"][0]["outputs"][0]["links"] = [77, 2]
+    assert prompt(document)["1"] == {"width": 64, "height": 32, "batch_size": 1}
+    document["nodes"][0]["outputs"][0]["links"] = [2]
     assert prompt(document)["1"] == {"width": 64, "height": 96, "batch_size": 1}
 
 

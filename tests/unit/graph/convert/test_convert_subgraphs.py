@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editor_files import host, inputs, node, prompt, reasons, subgraph, workflow
+from editor_files import host, inputs, node, prompt, reasons, subgraph, warnings, workflow
 
 
 def scaled(identity: str = "s", *, promoted: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -249,7 +249,26 @@ def test_a_proxy_replaces_the_link_of_the_inner_widget() -> None:
     assert values_of(document, "2:101") == ["area", 6]
 
 
-def test_a_proxy_of_a_primitive_keeps_the_primitives_value() -> None:
+def test_a_proxy_of_a_primitive_is_an_input_in_its_place_with_a_value_for_each_host() -> None:
+    inner = subgraph(
+        "s",
+        node(101, "EmptyLatentImage", [16, 8, 1], width=(104, 0)),
+        node(104, "PrimitiveNode", [64, "fixed"], outputs=("INT",)),
+    )
+    proxies = {"proxyWidgets": [["104", "value"]]}
+    document = workflow(
+        host(2, inner, [160], properties=proxies),
+        host(3, inner, [], properties=proxies),
+        host(4, inner, [72], properties=proxies),
+        host(5, inner),
+        subgraphs=[inner],
+    )
+    found = prompt(document)
+    assert [found[f"{number}:101"]["width"] for number in (2, 3, 4, 5)] == [160, 16, 72, 16]
+    assert warnings(document) == ""
+
+
+def test_a_proxy_of_a_primitive_with_a_stale_link_keeps_the_primitives_value() -> None:
     inner = subgraph(
         "s",
         node(101, "ImageScaleBy", ["area", 2], scale_by=(104, 0)),
@@ -257,6 +276,26 @@ def test_a_proxy_of_a_primitive_keeps_the_primitives_value() -> None:
     )
     document = workflow(host(2, inner, [6], properties={"proxyWidgets": [["104", "value"]]}), subgraphs=[inner])
     assert values_of(document, "2:101") == ["area", 8]
+    assert "no input of the subgraph takes these of its values" in warnings(document)
+
+
+@pytest.mark.parametrize("ids", [[999], [999, 1002], [1002, 999]])
+def test_an_output_whose_first_link_is_gone_leads_out_what_ends_at_it(ids: list[int]) -> None:
+    inner = subgraph("s", node(101, "EmptyImage", [8, 8, 1, 0]), node(102, "EmptyImage", [9, 9, 1, 0]))
+    inner["outputs"] = [{"name": "I", "type": "IMAGE", "linkIds": ids}]
+    inner["links"] = [
+        {"id": 1002, "origin_id": 102, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "IMAGE"}
+    ]
+    document = workflow(host(2, inner), node(3, "PreviewImage", images=(2, 0)), subgraphs=[inner])
+    document["nodes"][0]["outputs"] = [{"name": "I", "type": "IMAGE", "links": [1]}]
+    assert prompt(document)["3"] == {"images": ["2:102", 0]}
+
+
+def test_an_output_that_the_subgraph_has_no_more_is_refused() -> None:
+    inner = subgraph("s", node(101, "EmptyImage", [8, 8, 1, 0]), outputs={"I": (101, 0)})
+    (reason,) = reasons(workflow(host(2, inner), node(3, "PreviewImage", images=(2, 4)), subgraphs=[inner]))
+    assert reason["reason"] == "broken_link"
+    assert "output 4" in reason["message"]
 
 
 @pytest.mark.parametrize("name", ["scale_by", "102: scale_by", "7: 102: scale_by"])

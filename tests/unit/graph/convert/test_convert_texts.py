@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from editor_files import CLASSES, inputs, node, prompt, subgraph, warnings, workflow
+from editor_files import CLASSES, host, inputs, node, prompt, subgraph, warnings, workflow
 
 from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.convert.numbers import as_javascript
@@ -18,8 +18,9 @@ def text(value: str, **arguments: Any) -> str:
     return prompt(workflow(node(1, "CLIPTextEncode", [value])), **arguments)["1"]["text"]
 
 
-def name(value: str, *others: dict[str, Any]) -> str:
-    return prompt(workflow(node(1, "SaveImage", [value]), *others), now=NOW)["1"]["filename_prefix"]
+def name(value: str, *others: dict[str, Any], inner: dict[str, Any] | None = None) -> str:
+    document = workflow(node(1, "SaveImage", [value]), *others, subgraphs=[] if inner is None else [inner])
+    return prompt(document, now=NOW)["1"]["filename_prefix"]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,8 @@ def name(value: str, *others: dict[str, Any]) -> str:
         ("a {red|blue {dark|light}} car", "a red car"),
         ("{blue {dark|light}|x}", "blue dark"),
         (r"\{kept\|too\} \n \\", r"{kept|too} \n \\"),
+        (r"\\{a|b}", r"\\a"),
+        (r"\\\{a|b}", r"\\{a|b}"),
         ("{single}, {|empty first}", "single, "),
         ("{a|b", "a"),
         ("a} b | c", "a} b | c"),
@@ -96,6 +99,14 @@ def test_fields_in_the_name_of_a_file(given: str, expected: str) -> None:
         node(4, "EmptyLatentImage", [64, 64, 1], properties={"Node name for S&R": "named"}, title="EmptyLatentImage"),
     ]
     assert name(given, *others) == expected
+
+
+def test_a_promoted_widget_of_a_host_is_one_of_its_own() -> None:
+    inner = subgraph(
+        "s", node(101, "EmptyImage", [77, 8, 1, 0], title="In"), inputs={"wide": [(101, "width")], "to": [(101, "x")]}
+    )
+    found = name("%Outer.wide%_%In.width%_%Outer.to%_%Outer.width%", host(2, inner, [55], title="Outer"), inner=inner)
+    assert found == "55_77_%Outer.to%_%Outer.width%"
 
 
 def test_only_names_of_files_have_fields() -> None:
