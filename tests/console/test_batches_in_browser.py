@@ -9,10 +9,11 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from local.dev import DevStack
 from tests.console.accessible import check_accessible
@@ -127,6 +128,10 @@ def test_a_manifest_of_fifty_is_paused_resumed_and_downloaded(
     check_accessible(page, "contact-sheet")
 
 
+def _is_csv(request: Request) -> bool:
+    return urlsplit(request.url).path.endswith(".csv")
+
+
 def test_what_failed_is_shown_with_its_line_and_runs_again(browsing: Browsing, ann: Person, samples: Samples) -> None:
     ann.request(
         "POST",
@@ -140,6 +145,9 @@ def test_what_failed_is_shown_with_its_line_and_runs_again(browsing: Browsing, a
     expect(row.locator("td").first).to_have_text("2")
     expect(row).to_contain_text("node_execution_error")
     assert row.get_by_role("link").get_attribute("href")
+    with page.expect_response("**/api/v2/batches/*") as told, page.context.expect_event("request", _is_csv) as asked:
+        page.get_by_role("button", name="Report (CSV)").click()
+    assert asked.value.url == told.value.json()["csv_url"], "a link of now: that of an hour ago would have ended"
     page.get_by_role("button", name="Retry").click()
     page.get_by_label("Which lines").select_option("failed")
     page.get_by_role("button", name="Run again").click()

@@ -64,6 +64,30 @@ def test_a_form_becomes_a_picture(browsing: Browsing, ann: Person, samples: Samp
     check_accessible(page, "run")
 
 
+def test_what_a_run_has_made_is_shown_and_opened_by_a_link_of_now(
+    browsing: Browsing, ann: Person, samples: Samples
+) -> None:
+    page = console(browsing, ann, "run/text_to_image")
+    browsing.watched(page).expect(r"404.*\.ended")
+
+    def an_hour_later(route: Route) -> None:
+        told = route.fetch().json()
+        for output in told["outputs"]:
+            output.update(url=output["url"].replace("?", ".ended?", 1), url_expires_at="2020-01-01T00:00:00Z")
+        route.fulfill(json=told)
+
+    page.route("**/api/v2/jobs/*", an_hour_later)
+    page.get_by_label("Steps").fill("2")
+    press_run(page)
+    page.wait_for_function("() => document.querySelector('.run .made img')?.naturalWidth > 0")
+    with page.context.expect_page() as opened:
+        page.locator(".run .made a").click()
+    browsing.watched(opened.value).expect("favicon")  # of S3's own page
+    opened.value.wait_for_load_state()
+    assert ".ended" not in opened.value.url
+    assert opened.value.locator("img").count() == 1, "the picture, and no refusal of S3"
+
+
 def test_what_runs_moves_and_shows_previews(browsing: Browsing, ann: Person, samples: Samples) -> None:
     page = console(browsing, ann, "run/text_to_image")
     page.get_by_label("Steps").fill("400")

@@ -84,9 +84,10 @@ const pageOf = (jobId, cursor) => {
   if (!asked.has(at)) asked.set(at, get(path, { limit: 100, cursor }).finally(() => asked.delete(at)));
   return asked.get(at);
 };
+/** Whether the links of an output have ended. */
+export const hasEnded = (one) => new Date(one.url_expires_at ?? Infinity) < new Date();
 /** An output whose links work: after `url_expires_at` it gets others; once, if they have ended by the clock here, too. */
 export const linked = async (output) => {
-  const hasEnded = (one) => new Date(one.url_expires_at ?? Infinity) < new Date();
   for (let cursor = null; hasEnded(output);) {
     const page = await pageOf(output.job_id, cursor);
     const now = page.outputs.find((one) => one.id === output.id);

@@ -123,11 +123,12 @@ const one = async (root, name) => {
 
 const failed = (batch) => {
   const found = batch.first_failures ?? [];
-  const reports = [["Report (CSV)", batch.csv_url], ["Rows (JSON)", batch.rows_url], ["Summary", batch.report_url]].filter(([, url]) => url);
+  const reports = [["Report (CSV)", "csv_url"], ["Rows (JSON)", "rows_url"], ["Summary", "report_url"]].filter(([, kind]) => batch[kind]);
   const notes = (batch.notes ?? []).map((note) => h("p", { class: "wrap" }, note));
   if (!found.length && !reports.length) return notes.length ? h("div", { class: "card" }, notes) : null;
   return h("div", { class: "card" }, notes, h("header", {}, h("h2", { class: "grow" }, found.length ? "First failures" : "Report"),
-    reports.map(([text, url]) => h("a", { class: "button quiet small", href: url, target: "_blank", rel: "noopener" }, text))),
+    // Asked for anew: the link of an hour ago has ended.
+    reports.map(([text, kind]) => action(text, async () => h("a", { href: (await get(pathOf(batch.id)))[kind], target: "_blank", rel: "noopener" }).click(), { kind: "quiet small" }))),
   found.length ? table("First failures", ["Line", "Job", "Why"], found.map((one) => [one.line ?? "–", one.job_id ? h("a", { href: `#/jobs/${encodeURIComponent(one.job_id)}` }, shortId(one.job_id)) : "–", [h("b", {}, one.code), " ", one.message]]), ["num", "", "wrap"]) : null);
 };
 

@@ -1,6 +1,6 @@
 // Outputs as people see and hear them, small and as large as the window. A file is shown only so that it can run nothing.
 
-import { linked, newId, post } from "./api.js";
+import { hasEnded, linked, newId, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { action, bytes, dialog, facts, icon, isPicture, labels, thumb, time, toast } from "./parts.js";
 
@@ -76,6 +76,18 @@ export const download = (output, label = "Download", kind = "small") =>
     link.click();
     if (address !== output.url) setTimeout(() => URL.revokeObjectURL(address), 60_000);
   }, { kind, name: "save", "aria-label": `Download ${output.name}` });
+
+/** The way to a file, beside this page; a link that has ended is asked for anew first. */
+export const fileLink = (output, ...content) => h("a", {
+  href: output.url, target: "_blank", rel: "noopener", title: output.name,
+  onclick: async (event) => {
+    const link = event.currentTarget;
+    const isOld = hasEnded(output);
+    if (isOld) event.preventDefault();
+    link.href = (isOld ? await linked(output) : output).url;
+    if (isOld) link.click();
+  },
+}, content);
 
 /** A tile of a grid: the small picture, and what it is. `open` is called when it is chosen. */
 export const tile = (output, open, size = 200) =>

@@ -6,6 +6,7 @@ import { h, replace } from "./dom.js";
 import { changed, fieldsOf, heldIn, initial, isSeed, kept, placed, requestOf, restored, valuesOf } from "./form.js";
 import { addressOf, all, everywhere, findings, keepAs, keyTag, looked, memoryOf, nameOf, readFile, recalled, saying, sourceWord, store, zone } from "./intake.js";
 import { OVER, watchJob } from "./live.js";
+import { fileLink, full, isSound, isVideo } from "./media.js";
 import { action, bar, dollars, duration, empty, failure, field, isPicture, shortId, statusChip, thumb, toast } from "./parts.js";
 
 const MOST_TIMES = 20;
@@ -352,10 +353,8 @@ const resultOf = ({ job, problem }) => {
 };
 
 const outputOf = (output) => {
-  const link = (content) => h("a", { href: output.url, target: "_blank", rel: "noopener", title: output.name }, content);
-  if (isPicture(output)) return link(h("img", { src: output.url, alt: output.name, loading: "lazy", width: output.width, height: output.height }));
-  if (output.type === "video" || output.type === "audio") return h(output.type, { src: output.url, controls: true, preload: "metadata", "aria-label": output.name });
-  return link([thumb(output, { size: 64 }), h("span", {}, output.name)]);
+  if (isVideo(output) || isSound(output)) return full(output);
+  return fileLink(output, isPicture(output) ? full(output) : [thumb(output, { size: 64 }), h("span", {}, output.name)]);
 };
 
 const footOf = ({ job, isOver }, useSeeds) => {
