@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,3 +287,9 @@ def test_bad_lines_are_left_out_with_what_to_do() -> None:
 def test_a_selection_that_means_nothing_is_refused(text: str, hint: str) -> None:
     with pytest.raises(InvalidRequest, match=hint):
         Selection.parse(text)
+
+
+def test_the_docs_name_every_column_in_its_order() -> None:
+    text = Path("docs/batches.md").read_text(encoding="utf-8")
+    sentence = text.partition("The table has, in this order: ")[2].partition("Behind them")[0]
+    assert re.findall(r"`([a-z_]+)`", sentence) == [*COLUMNS]
