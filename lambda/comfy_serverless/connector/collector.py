@@ -57,7 +57,7 @@ class OutputCollector:
         self._cached: frozenset[str] = frozenset()
         self._last_progress: Progress | None = None
         self._announced: set[tuple[str, int]] = set()
-        #: What was reported while the run went on: it stays as it was.
+        #: What was taken while the run went on: it stays as it was.
         self._settled: dict[str, list[Output]] = {}
         self._by_node: dict[str, list[Output]] = {}
         #: The files that no node has named.
@@ -120,7 +120,7 @@ class OutputCollector:
             self._announce(node, outputs)
 
     def _see_outputs(self, node: str, data: Mapping[str, Any]) -> None:
-        """Report the outputs of a node that has just run, unless only the end of the run can tell which it has."""
+        """Take the outputs of a node that has just run, unless only the end of the run can tell which it has."""
         if node in self._settled:
             return  # the message came twice
         identity = identify_node(self._graph, node, str(data.get("display_node") or node))

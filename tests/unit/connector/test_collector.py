@@ -145,6 +145,18 @@ def test_files_that_nodes_have_written_without_a_word_are_theirs(tmp_path: Path)
     assert world.collector.warnings == ()
 
 
+def test_what_a_node_shows_is_taken_when_it_ends_though_nobody_listens(tmp_path: Path) -> None:
+    graph = {"2": node("SaveImage", filename_prefix="a"), "3": node("CleansUp")}
+    world = World(tmp_path, graph)
+    world.collector = OutputCollector(graph, world.files, on_progress=None, on_output=None)
+    world.runs("2", at_s=1, writes="a_1.png")
+    shown = {"images": [file_named("a_1.png")]}
+    world.collector.see(EventSeen("executed", {"node": "2", "output": shown}))
+    (world.output / "a_1.png").unlink()
+    world.runs("3", at_s=2, writes="b.txt")
+    assert world.end(shown={"2": shown}) == [("2", "a_1.png"), ("3", "b.txt")]
+
+
 def test_a_file_written_beside_the_one_that_is_shown_is_an_output_too(tmp_path: Path) -> None:
     world = World(tmp_path, {"2": node("SaveWithCaption", filename_prefix="a")})
     world.runs("2", at_s=1, writes="a_1.png")
