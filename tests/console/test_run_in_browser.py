@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from tests.console.accessible import check_accessible
-from tests.console.at_console import KEY, console, drop, go
+from tests.console.at_console import KEY, Held, comes, console, drop, go
 from tests.console.browsing import Browsing
 from tests.console.pictures import shoot
 from tests.console.samples import HOSTILE, Person, Samples, picture
@@ -224,6 +224,24 @@ def test_a_file_goes_into_a_job_and_is_remembered_for_nobody_else(
     expect(page.locator(".files .name")).to_have_count(0)
     expect(page.locator(".run")).to_have_count(0)
     assert "fox.png" not in page.evaluate("() => JSON.stringify({...sessionStorage, ...localStorage})")
+
+
+def test_a_button_that_is_pressed_while_an_upload_ends_still_does_its_work(
+    browsing: Browsing, ann: Person, samples: Samples
+) -> None:
+    page = console(browsing, ann, "run/thumbnail")
+    page.locator(".kind-file .drop").wait_for()
+    uploads = Held(page, "**/api/v2/assets")
+    drop(page, ".kind-file .drop", {"notes.txt": b"hello", "fox.png": plain_picture()})
+    expect(page.locator(".files .bar")).to_have_count(1)
+    page.get_by_role("button", name="Remove notes.txt").hover()
+    page.mouse.down()
+    assert comes(page, lambda: uploads.asked("POST"))
+    uploads.release()
+    expect(page.locator(".files .bar")).to_have_count(0)
+    page.mouse.up()
+    expect(page.locator(".files li")).to_have_count(1)
+    expect(page.locator(".files .name")).to_contain_text("fox.png")
 
 
 def test_a_picture_without_a_workflow_becomes_the_input_of_the_open_form(

@@ -252,8 +252,11 @@ export const fileControl = (field, value, names, onChange) => {
       },
     }, text, h("div", { class: "actions" }, h("button", { class: "button primary" }, "Take it"))), { kind: "small" });
   };
-  const paint = () => {
-    replace(list, items.map((item) => fileRow(item, {
+  const rows = new WeakMap();
+  // A row stays the one it is while what it shows is the same: a button that is pressed while an upload ends is there still.
+  const rowOf = (item) => {
+    const shows = JSON.stringify([item.name, item.problem, item.url, item.size_bytes, item.id]);
+    if (rows.get(item)?.shows !== shows) rows.set(item, { shows, element: fileRow(item, {
       remove: () => {
         if (item.url?.startsWith("blob:")) URL.revokeObjectURL(item.url);
         items = items.filter((one) => one !== item);
@@ -261,7 +264,13 @@ export const fileControl = (field, value, names, onChange) => {
         input.focus();
       },
       again: () => { item.share = 0.001; item.problem = ""; paint(); send(item); },
-    })));
+    }) });
+    return rows.get(item).element;
+  };
+  const paint = () => {
+    const wanted = items.map(rowOf);
+    for (const row of [...list.children]) if (!wanted.includes(row)) row.remove();
+    wanted.forEach((row, index) => row === list.children[index] || list.insertBefore(row, list.children[index] ?? null));
     pick.hidden = items.length >= field.most && field.most > 1;
     pick.lastChild.textContent = items.length && field.most === 1 ? "Another one" : `Drop, paste or choose ${words}`;
   };
