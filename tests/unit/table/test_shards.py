@@ -24,6 +24,7 @@ from comfy_serverless.table.columns import (
 )
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
+from local.aws.template import template
 from tests.unit.jobs_table import aws, create_table
 
 JOB_KEEPERS = (OPEN, QUEUED, QUEUED_BATCH)
@@ -53,6 +54,13 @@ def test_jobs_of_a_keeper_are_spread_over_its_keys_evenly(keeper: str) -> None:
     assert set(leases) == set(leases_of(keeper)) - {keeper}
     assert all(leases.count(lease) < 2 * 1000 / SHARDS for lease in set(leases))
     assert {keeper_of(lease) for lease in leases} == {keeper}
+
+
+def test_as_many_jobs_as_may_run_at_once_write_no_more_than_a_key_of_an_index_takes() -> None:
+    """Each about once a second, which is two writes there; and no key has twice its share (above)."""
+    limits = template()["Parameters"]
+    at_once = sum(limits[name]["MaxValue"] for name in ("MaximumConcurrency", "MaximumBatchConcurrency"))
+    assert 2 * (2 * at_once / SHARDS) <= 1000
 
 
 @pytest.mark.parametrize("keeper", [BATCH, ASSET])
