@@ -38,6 +38,8 @@ _SLIPS = (
     (re.compile(r"//|/\*|#"), "JSON has no comments"),
     (re.compile(r"`"), "leave out the ``` around it"),
     (re.compile(r"<"), "it is a web page, or XML"),
+    # How `{"`, `{` and a line's end, `[{` and gzip begin.
+    (re.compile(r"(?:eyJ|ewo|ew0K|W3s|H4sI)[\w+/=-]*\s*\Z", re.ASCII), "it is base64: send what is in it"),
     (
         re.compile("[\x1f(x]?\ufffd|\\0"),  # also packed, by what the first byte of gzip, zstd or deflate is as text
         "it is not UTF-8 text, or packed: save it as UTF-8, and say `Content-Encoding` if it is packed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
@@ -95,6 +96,12 @@ def test_what_a_gateway_has_made_a_text_of_is_told_as_packed(packed_bytes: bytes
     """API Gateway hands bodies over as text, unless their type or `Content-Encoding` says that they are bytes."""
     with pytest.raises(NotJson, match="packed: save it as UTF-8, and say `Content-Encoding`"):
         parse_json(packed_bytes.decode(errors="replace"), source="it")
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1}', b'{\n "a": 1}', b'{\r\n"a": 1}', b'[{"a": 1}]', packed(b"{}")])
+def test_base64_is_called_so(content: bytes) -> None:
+    with pytest.raises(NotJson, match=r"it is base64: send what is in it\)\.$"):
+        parse_json(base64.b64encode(content), source="it")
 
 
 def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:

@@ -102,7 +102,8 @@ def _request(run: NamedRun, job_id: str) -> JobRequest:
     fields = {
         "job_id": job_id,
         "workflow": run.workflow,
-        "inputs": dict(run.asked.inputs),
+        # As at every door, null leaves an input as the version has it.
+        "inputs": {name: value for name, value in run.asked.inputs.items() if value is not None},
         "deadline_s": options.deadline_s,
         "metadata": options.metadata,
         "extra_data": options.extra_data.model_dump(exclude_none=True) if options.extra_data else None,

@@ -90,7 +90,7 @@ def test_a_method_that_no_route_has_is_told_in_the_envelope(api: ApiWorld, metho
         ({"inputs": {"color": 5}, "webhook_url": 7}, {"webhook_url"}),
         ({"inputs": {"1.color": 5}}, {"inputs.1.color"}),
         ({"inputs": [1]}, {"inputs.inputs"}),
-        ({"metadata": {"a": "b"}, "color": None}, {"inputs.metadata", "inputs.color"}),
+        ({"metadata": {"a": "b"}, "color": "red"}, {"inputs.metadata", "inputs.color"}),
         ({"width": 5.5, "color": True}, {"inputs.width", "inputs.color"}),
         ({"prompt": {"1": {"class_type": "EvilNode", "inputs": {}}}}, {"inputs.prompt"}),
     ],

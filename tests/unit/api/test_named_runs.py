@@ -91,6 +91,15 @@ def test_what_is_not_given_stays_as_the_author_left_it(api: ApiWorld) -> None:
     assert ran(api)["1"]["inputs"] == GRAPH["1"]["inputs"]
 
 
+@pytest.mark.parametrize("body", [{"color": None}, {"inputs": {"color": None}}], ids=["flat", "beside options"])
+def test_null_leaves_an_input_as_the_version_has_it_as_at_every_door(api: ApiWorld, body: dict[str, object]) -> None:
+    """Writers of JSON in C#, Java and Go put null where nothing is given, and so do agents."""
+    push(api)
+    answer = run(api, body)
+    assert answer.status == 201, answer.text
+    assert ran(api)["1"]["inputs"]["color"] == GRAPH["1"]["inputs"]["color"]
+
+
 def test_options_stand_beside_the_inputs(api: ApiWorld) -> None:
     push(api)
     body = {
