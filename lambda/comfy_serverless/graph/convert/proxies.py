@@ -52,8 +52,8 @@ def _inner_first(scene: Scene) -> Iterator[Graph]:
 
 
 def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> None:
-    entries = _entries(scene, host)
-    values = host.values if isinstance(host.values, list) and not hosts.loses_values(host) else []
+    entries = [] if hosts.loses_values(host) else _entries(scene, host)
+    values = host.values if isinstance(host.values, list) else []
     for number, (node_id, name) in enumerate(entries):
         if name.startswith(_NO_WIDGET):
             hosts.place(host, number)

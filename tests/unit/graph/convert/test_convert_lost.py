@@ -159,6 +159,14 @@ def test_hosts_of_a_subgraph_that_stands_after_theirs_lose_their_values_as_in_th
     assert "the editor loses its values when it loads the file" in warnings(two_hosts_inside("outer", "inner"))
 
 
+def test_nor_do_their_proxies_count() -> None:
+    inner = subgraph("in", node(101, "ImageScaleBy", ["area", 2], scale_by=(102, 0)), node(102, "PrimitiveFloat", [3]))
+    proxies = {"proxyWidgets": [["101", "scale_by"]]}
+    outer = subgraph("out", host(201, inner, [6], properties=proxies), host(202, inner))
+    assert prompt(workflow(host(1, outer), subgraphs=[outer, inner]))["1:201:101"]["scale_by"] == ["1:201:102", 0]
+    assert prompt(workflow(host(1, outer), subgraphs=[inner, outer]))["1:201:101"]["scale_by"] == 6
+
+
 def test_hosts_of_a_subgraph_that_stands_before_theirs_keep_their_values() -> None:
     found = prompt(two_hosts_inside("inner", "outer"))
     assert [found[f"1:{number}:101"]["upscale_method"] for number in (201, 202)] == ["lanczos", "bicubic"]
