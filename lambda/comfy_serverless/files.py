@@ -51,7 +51,7 @@ class FileType:
         pillow: Pillow's names of the format, if an image of it is accepted as an input.
         is_shown: a browser shows it by itself, and it can run nothing.
         is_kept: an input that is no image may have the ending. ComfyUI serves its input folder, so a browser must not
-            run the file.
+            run the file; and FFmpeg must not take it for a list of other files, which it would read.
     """
 
     content_type: str

@@ -75,3 +75,15 @@ def test_an_input_keeps_its_own_ending_before_that_of_its_type() -> None:
 )
 def test_the_family_of_a_type_is_the_kind_of_an_output(key: str, content_type: str, kind: OutputKind) -> None:
     assert kind_of(key, content_type) is kind
+
+
+@pytest.mark.parametrize("ending", ["m3u8", "m3u", "mpd", "ffconcat", "sdp", "idx", "avs", "pls", "xspf", "ism"])
+def test_no_input_has_the_name_of_a_list_of_other_files(ending: str) -> None:
+    """FFmpeg takes a playlist for one by its name, and reads what that names: any file of the disk."""
+    assert kept_ending(f"clip.{ending}", f"video/{ending}") == ".bin"
+    assert kept_ending(f"clip.{ending}", "video/mp4") == ".mp4"
+
+
+@pytest.mark.parametrize("content_type", ["application/vnd.apple.mpegurl", "application/dash+xml", "audio/x-mpegurl"])
+def test_nor_by_its_type(content_type: str) -> None:
+    assert kept_ending("clip", content_type) == ".bin"
