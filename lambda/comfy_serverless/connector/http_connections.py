@@ -101,6 +101,7 @@ class HttpConnections:
         """
         head = f"{method} {self._before_path}{path} HTTP/1.1\r\n{self._head}{headers}\r\n".encode("ascii")
         sock = self._open()
+        response = None
         try:
             sock.settimeout(timeout_s)
             with suppress(BrokenPipeError):  # it has heard enough, and its answer says why
@@ -113,6 +114,8 @@ class HttpConnections:
             response = http.client.HTTPResponse(sock, method=method)
             response.begin()
         except BaseException:
+            if response is not None:  # it reads from a file of the socket's own, which would keep the descriptor open
+                response.close()
             sock.close()
             raise
         return Answer(response, sock, self)

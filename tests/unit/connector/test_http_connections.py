@@ -142,3 +142,17 @@ def test_what_is_closed_asks_no_more(serve: type[Served]) -> None:
     assert served.closed[0].wait(PATIENCE_S)
     with pytest.raises(RequestFailed, match="closed"):
         client.queue()
+
+
+def test_a_connection_on_which_no_answer_comes_is_closed_at_once() -> None:
+    """Whoever keeps the error, with its frames, keeps no descriptor."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connections = HttpConnections(Server.of_process("127.0.0.1", listener.getsockname()[1]), most_kept=1)
+        with pytest.raises(TimeoutError) as kept:
+            connections.request("GET", "/queue", timeout_s=0.05)
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.settimeout(PATIENCE_S)
+            assert accepted.recv(1 << 16).startswith(b"GET /queue ")
+            assert accepted.recv(1) == b"", "closed"
+        assert kept.tb is not None
