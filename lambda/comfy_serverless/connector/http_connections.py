@@ -7,10 +7,12 @@ request, and send its head and its body apart, so that the server begins twice.
 from __future__ import annotations
 
 import http.client
+import itertools
 import select
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from comfy_serverless.connector.server import Server
@@ -104,15 +106,14 @@ class HttpConnections:
         response = None
         try:
             sock.settimeout(timeout_s)
-            with suppress(BrokenPipeError):  # it has heard enough, and its answer says why
-                if isinstance(body, bytes):
-                    sock.sendall(head + body)
-                else:
-                    sock.sendall(head)
-                    for piece in body:
-                        sock.sendall(piece)
+            for piece in (head + body,) if isinstance(body, bytes) else itertools.chain((head,), body):
+                if not _send(sock, piece):
+                    break
             response = http.client.HTTPResponse(sock, method=method)
             response.begin()
+            while response.status < HTTPStatus.OK:  # such as 103: an answer to come, of which a kept connection is full
+                response.headers = None  # type: ignore[assignment]  # to begin again, with what was read ahead
+                response.begin()
         except BaseException:
             if response is not None:  # it reads from a file of the socket's own, which would keep the descriptor open
                 response.close()
@@ -142,6 +143,15 @@ class HttpConnections:
         with suppress(IndexError):
             return self._kept.pop()
         return None
+
+
+def _send(sock: socket.socket, piece: bytes) -> bool:
+    """Send something. Return whether the server still listens: if it has heard enough, its answer says why."""
+    try:
+        sock.sendall(piece)
+    except (BrokenPipeError, ConnectionResetError):  # the latter if it has closed with something unread
+        return False
+    return True
 
 
 def _is_quiet(sock: socket.socket) -> bool:

@@ -10,6 +10,7 @@ def real_folder(folder: str) -> str:
 
     Raises:
         ValueError: nothing can be called that: it has a NUL in it.
+        OSError: a link on the way may not be read, as some of /proc, or has just gone.
     """
     try:
         descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -31,10 +32,10 @@ def way_below(folder: str, path: str) -> str | None:
 
 
 def folder_below(folder: str, relative: str) -> str | None:
-    """A folder in a folder, which has no links on its way; None if it leads out of that, or cannot be."""
+    """A folder in a folder, which has no links on its way; None if it leads out of that, or cannot be known."""
     try:
         found = real_folder(os.path.join(folder, relative))
-    except ValueError:
+    except (OSError, ValueError):
         return None
     return None if way_below(folder, found) is None else found
 
@@ -43,6 +44,6 @@ def path_below(folder: str, relative: str) -> str | None:
     """The same for what may be a file."""
     try:
         path = os.path.realpath(os.path.join(folder, relative))
-    except ValueError:
+    except (OSError, ValueError):
         return None
     return None if way_below(folder, path) is None else path

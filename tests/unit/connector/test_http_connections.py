@@ -156,3 +156,23 @@ def test_a_connection_on_which_no_answer_comes_is_closed_at_once() -> None:
             assert accepted.recv(1 << 16).startswith(b"GET /queue ")
             assert accepted.recv(1) == b"", "closed"
         assert kept.tb is not None
+
+
+def test_an_answer_is_heard_of_a_server_that_closes_with_a_body_unread(serve: type[Served]) -> None:
+    """Its system then resets the connection, behind the answer."""
+    served = serve([b"HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large"])
+    connections = HttpConnections(served.server, most_kept=1)
+    body = b"a" * (1 << 26)  # more than systems take in for somebody who does not read
+    answer = connections.request("POST", "/prompt", body=body, timeout_s=PATIENCE_S)
+    answer.load()
+    assert (answer.status, answer.data) == (413, b"too large")
+
+
+@pytest.mark.parametrize("hint", ["100 Continue", "102 Processing", "103 Early Hints\r\nLink: </a.css>"])
+def test_what_is_said_before_an_answer_is_not_taken_for_it(serve: type[Served], hint: str) -> None:
+    """Else the answer would be that of the next request on the connection."""
+    before = f"HTTP/1.1 {hint}\r\n\r\n".encode()
+    served = serve([before + before + OK.replace(b"{}", b"ab"), OK])
+    connections = HttpConnections(served.server, most_kept=1)
+    assert [asked(connections), asked(connections)] == [b"ab", b"{}"]
+    assert len(served.pieces) == 1

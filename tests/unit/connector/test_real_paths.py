@@ -70,3 +70,16 @@ def test_a_name_that_begins_alike_is_not_below(root: Path) -> None:
     assert way_below(str(root), f"{root}-of-others/x") is None
     assert way_below(str(root), f"{root}/a/x") == "a/x"
     assert way_below(str(root), str(root)) == ""
+
+
+def test_a_link_that_may_not_be_read_leads_nowhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as /proc/1/cwd; a node may name anything."""
+
+    def refused(path: str, **given: object) -> str:
+        raise PermissionError(path)
+
+    (root / "inside").unlink()
+    (root / "inside").symlink_to("not there")
+    monkeypatch.setattr(real_paths.os, "readlink", refused)
+    assert folder_below(str(root), "inside") is None
+    assert path_below(str(root), "inside/x.png") is None
