@@ -393,8 +393,12 @@ def _link(path: str, state: os.stat_result, target: Path) -> Path:
     except FileNotFoundError:
         raise
     except OSError:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, target.open("wb") as copy:
-            shutil.copyfileobj(source, copy)
+        # Should a pipe have taken its place, nobody waits for who would write into it.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
+            if not os.path.samestat(os.fstat(source.fileno()), state):
+                raise FileNotFoundError(path) from None
+            with target.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
         return target
     # A symbolic link that has taken its place is never followed: what it leads to may be anybody's.
     if not os.path.samestat(target.lstat(), state):

@@ -41,9 +41,9 @@ def folder_below(folder: str, relative: str) -> str | None:
 
 
 def path_below(folder: str, relative: str) -> str | None:
-    """The same for what may be a file."""
+    """The same for what may be a file: not the folder itself."""
     try:
         path = os.path.realpath(os.path.join(folder, relative))
     except (OSError, ValueError):
         return None
-    return None if way_below(folder, path) is None else path
+    return path if way_below(folder, path) else None

@@ -641,6 +641,31 @@ def test_a_folder_that_becomes_a_link_leads_nowhere(engine: Engine) -> None:
     assert engine.names() == engine.before | {"elsewhere/", "elsewhere/secret.png"}
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: shutil.copy("/etc/hostname", path)], ids=["pipe", "another"])
+def test_what_takes_the_place_of_a_file_is_not_copied_for_it(
+    engine: Engine, put: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file system gives no second names; a node may be as quick as that."""
+    run, path = engine.run(), engine.folders["output"] / "a.png"
+    engine.write("output/a.png", content="its own")
+
+    def refused(source: str, target: Path, **given: object) -> None:
+        path.rename(engine.folders["temp"] / "gone.png")
+        put(path)
+        raise PermissionError(source)
+
+    monkeypatch.setattr(local_files.os, "link", refused)
+    assert run.claim(output("a.png"), cached=False) is None
+
+
+@pytest.mark.parametrize("text", ["itself.png", "../output/itself.png", "itself.png/itself.png"])
+def test_the_folder_itself_is_no_file_of_it(engine: Engine, text: str) -> None:
+    run = engine.run()
+    (engine.folders["output"] / "itself.png").symlink_to(".")
+    assert run.find(text, cached=True) is None
+    assert run.claim(output(text, "."), cached=True) is None
+
+
 @pytest.mark.parametrize(
     "name", [b"a\nb.bin", b"\xff\xfe.bin", b"\x1b[31m.png", b" ", b"-rf", b"..bin", b"a\\b.png", b"x" * 250 + b".png"]
 )

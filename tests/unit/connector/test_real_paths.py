@@ -64,6 +64,7 @@ def test_a_file_is_below_a_folder_or_not(root: Path) -> None:
     assert path_below(str(root), "inside/x.png") == f"{root}/a/b/x.png"
     assert path_below(str(root), "outside/x.png") is None
     assert path_below(str(root), "\0") is None
+    assert path_below(str(root), "outside/output") is None, "the folder itself is no file"
 
 
 def test_a_name_that_begins_alike_is_not_below(root: Path) -> None:
