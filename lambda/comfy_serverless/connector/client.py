@@ -22,7 +22,7 @@ from urllib3.filepost import choose_boundary
 from comfy_serverless.connector.http_connections import HTTP_ERRORS, Answer, HttpConnections
 from comfy_serverless.connector.server import Server
 from comfy_serverless.proxies import ProxyRefused
-from comfy_serverless.redaction import redact_url
+from comfy_serverless.redaction import UNREADABLE, redact_url
 
 #: Read timeout of questions about a prompt, in seconds. It is short because unanswered questions are asked again.
 _QUESTION_TIMEOUT_S = 3.0
@@ -212,7 +212,7 @@ class ComfyClient:
             return None
         try:
             return parsedate_to_datetime(response.headers.get("Last-Modified", "")).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
 
     def upload_image(
@@ -292,7 +292,10 @@ class ComfyClient:
             return
         text = self.server.without_secrets(response.data[:2000].decode("utf-8", errors="replace"))
         location = response.headers.get("Location", "")
-        leads_to = self.server.without_secrets(redact_url(urljoin(self.server.url, location))) if location else ""
+        try:
+            leads_to = self.server.without_secrets(redact_url(urljoin(self.server.url, location))) if location else ""
+        except ValueError:
+            leads_to = UNREADABLE
         raise RequestFailed(
             f"ComfyUI answered {response.status}: {leads_to or excerpt(text)}".rstrip(": "),
             status=response.status,
@@ -327,7 +330,9 @@ _TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,100}?)\s*</title", re.IGNORECASE)
 
 
 def _view_path(filename: str, subfolder: str, folder_type: str) -> str:
-    return "/view?" + urlencode({"filename": filename, "subfolder": subfolder, "type": folder_type})
+    # Half a character (a lone surrogate) is in no name that ComfyUI reads from an address: it has no such file.
+    named = {"filename": filename, "subfolder": subfolder, "type": folder_type}
+    return "/view?" + urlencode(named, errors="surrogatepass")
 
 
 def reason_of(error: BaseException) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 
 from comfy_serverless.connector.server import Server
 
-#: What answers may break off with, or be unreadable by.
-HTTP_ERRORS = (OSError, http.client.HTTPException, UnicodeError)
+#: What answers may break off with, or be unreadable by: `http.client` believes every length, also one below 0.
+HTTP_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError, MemoryError)
 
 _CONNECT_TIMEOUT_S = 3.05
 

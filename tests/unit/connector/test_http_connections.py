@@ -176,3 +176,37 @@ def test_what_is_said_before_an_answer_is_not_taken_for_it(serve: type[Served], 
     connections = HttpConnections(served.server, most_kept=1)
     assert [asked(connections), asked(connections)] == [b"ab", b"{}"]
     assert len(served.pieces) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK.replace(b"Length: 2", b"Length: 99999999999999999"),
+        OK.replace(b"Length: 2", b"Length: 99999999999999999999"),
+        OK.replace(b"Content-Length: 2\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n-5\r\n"),
+        OK.replace(b"200 OK", b"302 Found\r\nLocation: http://["),
+        OK.replace(b"200 OK", b"404 Not Found\r\nLocation: http://a:port/"),
+    ],
+)
+def test_what_no_server_should_say_is_no_usable_answer(serve: type[Served], answer: bytes) -> None:
+    """And no workflow that cannot be sent: ComfyUI may run it."""
+    served = serve([answer], [answer])
+    client = ComfyClient(served.server)
+    with pytest.raises(RequestFailed):
+        client.submit({}, client_id="ours")
+    with pytest.raises(RequestFailed):
+        client.queue()
+
+
+def test_a_time_that_no_clock_shows_tells_nothing(serve: type[Served]) -> None:
+    served = serve([OK.replace(b"200 OK", b"200 OK\r\nLast-Modified: Tue, 10 Nov 99999999999 09:09:09 GMT")])
+    assert ComfyClient(served.server).changed_at("a.png", "", "output") == 0.0
+
+
+def test_a_name_that_no_address_can_hold_is_asked_for_all_the_same(serve: type[Served]) -> None:
+    missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    served = serve([missing, missing])
+    client = ComfyClient(served.server)
+    assert client.changed_at("\udcff\ud800.png", "\ud800", "output") is None
+    with pytest.raises(FileNotFoundError):
+        client.view("\ud800.png", "", "output")
