@@ -90,17 +90,10 @@ class Drops:
         drop_id, job_id = job_id, request.job_id or job_id
         rename(job_id)
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
-        try:
-            request = self._with_graph(request)
-            check_buckets(request, s3=self.s3, settings=self.settings)
-            if dropped.kind is DropKind.IMAGE:
-                address = str(self._keep_file(dropped, job_id))
-                request = request.model_copy(update={"inputs": dict.fromkeys(request.inputs, address)})
-        except ComfyError as error:
-            if error.retryable:
-                raise
-            self._refuse(dropped, job_id, error, labels=request.metadata, asked_sha256=asked_sha256)
+        prepared = self._prepared(dropped, request, asked_sha256)
+        if prepared is None:
             return
+        request = prepared
         try:
             if job_id != drop_id and standing is None:
                 self._check_result(request)
@@ -124,6 +117,22 @@ class Drops:
             log.info("a dropped object is taken as a job", source=str(dropped.address))
         self.workers.send(replace(state.message, extra_data=secrets))
         self.jobs.dispatched(state.id)
+
+    def _prepared(self, dropped: DroppedObject, request: JobRequest, asked_sha256: str | None) -> JobRequest | None:
+        """The request as its worker gets it; None if it is refused."""
+        job_id = str(request.job_id)
+        try:
+            request = self._with_graph(request)
+            check_buckets(request, s3=self.s3, settings=self.settings)
+            if dropped.kind is DropKind.IMAGE:
+                address = str(self._keep_file(dropped, job_id))
+                request = request.model_copy(update={"inputs": dict.fromkeys(request.inputs, address)})
+        except ComfyError as error:
+            if error.retryable:
+                raise
+            self._refuse(dropped, job_id, error, labels=request.metadata, asked_sha256=asked_sha256)
+            return None
+        return request
 
     def _check_id(self, job_id: str | None, asked_sha256: str | None) -> JobState | None:
         """The job that has an id already, if any. Raises InvalidRequest if it is of another owner or request.
