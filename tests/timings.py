@@ -7,7 +7,13 @@ import re
 from collections.abc import Iterator
 
 #: Of the wall. What a processor has computed (`time.process_time`), and `QuietClock`, tell something of the code.
-_WALL = frozenset({"time.monotonic", "time.perf_counter", "time.time", "monotonic", "perf_counter"})
+_CLOCKS = ("monotonic", "perf_counter")
+_WALL = frozenset(
+    f"{module}{name}{unit}"
+    for module, names in (("time.", (*_CLOCKS, "time")), ("", _CLOCKS))
+    for name in names
+    for unit in ("", "_ns")
+)
 #: Nothing that has to happen may get less, in seconds and in a browser's milliseconds.
 LEAST_S, LEAST_MS = 30, 30_000
 #: What expects that time runs out.
@@ -58,7 +64,7 @@ class _Timings:
             self._durations.add(name)
         elif self._is_moment(value):
             self._moments.add(name)
-            if isinstance(value, ast.BinOp) and isinstance(value.right, ast.Constant) and value.right.value < LEAST_S:
+            if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add) and _is_below(value.right, LEAST_S):
                 self._near.add(name)
 
     def _is_moment(self, value: ast.AST) -> bool:
@@ -120,12 +126,12 @@ def _short_timeouts(tree: ast.AST, *, least: float, is_expected: bool = False) -
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Call) and not is_expected:
             for word in node.keywords:
-                if (
-                    word.arg == "timeout"
-                    and isinstance(word.value, ast.Constant)
-                    and 0 < (word.value.value or 0) < least
-                ):
-                    yield f"{node.lineno}: what has to happen gets {word.value.value} only: PATIENCE_S costs no more"
+                if word.arg == "timeout" and _is_below(word.value, least):
+                    unit = "ms" if least == LEAST_MS else "s"
+                    yield (
+                        f"{node.lineno}: timeout={ast.unparse(word.value)} is little for what has to happen: at least "
+                        f"{least} {unit} costs no more (of what shall not happen say `not` or `pytest.raises`)"
+                    )
         yield from _short_timeouts(node, least=least, is_expected=is_expected or _expects_it(node))
 
 
@@ -136,7 +142,12 @@ def _expects_it(node: ast.AST) -> bool:
         return any(ast.unparse(call.func) in _EXPECTED for call in calls)
     if isinstance(node, ast.Try):
         return any(one.type is not None and _CAUGHT.search(ast.unparse(one.type)) for one in node.handlers)
-    return False
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+
+
+def _is_below(value: ast.expr, least: float) -> bool:
+    """Whether it is a number above 0, and below this one."""
+    return isinstance(value, ast.Constant) and isinstance(value.value, int | float) and 0 < value.value < least
 
 
 def _is_wall(node: ast.AST) -> bool:

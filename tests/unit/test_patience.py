@@ -186,6 +186,7 @@ def test_no_test_sets_the_tables_clock_in_some_of_its_modules_only() -> None:
         "end = time.monotonic() + 5\n    while not is_so():\n        assert time.monotonic() < end",
         "subprocess.run(command, timeout=5)",
         "thread.join(timeout=2)",
+        "begun = time.perf_counter_ns()\n    assert time.perf_counter_ns() - begun < 5e9",
     ],
 )
 def test_a_test_that_judges_the_wall_clock_is_found(bad: str) -> None:
@@ -200,6 +201,10 @@ def test_a_test_that_judges_the_wall_clock_is_found(bad: str) -> None:
         "end = time.monotonic() + PATIENCE_S\n    while not is_so():\n        assert time.monotonic() < end",
         "with pytest.raises(requests.ReadTimeout):\n        requests.get(url, timeout=0.5)",
         "assert document.ends_at > time.time() - 50",
+        "before = time.time() - 5\n    assert document.made_at < before",
+        "name = f'{time.time()}' + '.png'\n    assert wanted < name",
+        "run(timeout='5', until=time.monotonic() + None)",
+        "assert not ended.wait(timeout=0.5)",
     ],
 )
 def test_a_test_that_holds_on_any_machine_is_not(good: str) -> None:

@@ -31,7 +31,7 @@ from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
-from comfy_serverless.jobs.result_file import result_address
+from comfy_serverless.jobs.result_file import ResultFile, result_address
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
 from comfy_serverless.observability import about, log, rename
@@ -83,23 +83,22 @@ class Drops:
             return
         asked_sha256 = request.digest() if request.job_id is not None else None
         try:
-            self._check_id(request.job_id, asked_sha256)
+            standing = self._check_id(request.job_id, asked_sha256)
         except InvalidRequest as error:
             self._refuse(dropped, job_id, error, labels={**dropped.labels, **request.metadata})
             return
         drop_id, job_id = job_id, request.job_id or job_id
         rename(job_id)
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
+        prepared = self._prepared(dropped, request, asked_sha256)
+        if prepared is None:
+            return
+        request = prepared
         try:
-            request = self._with_graph(request)
-            check_buckets(request, s3=self.s3, settings=self.settings)
-            if dropped.kind is DropKind.IMAGE:
-                address = str(self._keep_file(dropped, job_id))
-                request = request.model_copy(update={"inputs": dict.fromkeys(request.inputs, address)})
-        except ComfyError as error:
-            if error.retryable:
-                raise
-            self._refuse(dropped, job_id, error, labels=request.metadata, asked_sha256=asked_sha256)
+            if job_id != drop_id and standing is None:
+                self._check_result(request)
+        except InvalidRequest as error:
+            self._refuse(dropped, drop_id, error, labels=request.metadata)
             return
         _, secrets = split(request.extra_data)
         job = self._job(job_id, self._keep(job_id, request), request, labels=request.metadata)
@@ -119,6 +118,22 @@ class Drops:
         self.workers.send(replace(state.message, extra_data=secrets))
         self.jobs.dispatched(state.id)
 
+    def _prepared(self, dropped: DroppedObject, request: JobRequest, asked_sha256: str | None) -> JobRequest | None:
+        """The request as its worker gets it; None if it is refused."""
+        job_id = str(request.job_id)
+        try:
+            request = self._with_graph(request)
+            check_buckets(request, s3=self.s3, settings=self.settings)
+            if dropped.kind is DropKind.IMAGE:
+                address = str(self._keep_file(dropped, job_id))
+                request = request.model_copy(update={"inputs": dict.fromkeys(request.inputs, address)})
+        except ComfyError as error:
+            if error.retryable:
+                raise
+            self._refuse(dropped, job_id, error, labels=request.metadata, asked_sha256=asked_sha256)
+            return None
+        return request
+
     def _check_id(self, job_id: str | None, asked_sha256: str | None) -> JobState | None:
         """The job that has an id already, if any. Raises InvalidRequest if it is of another owner or request.
 
@@ -130,6 +145,17 @@ class Drops:
         if standing is not None and standing.is_of_another(asked_sha256):
             raise InvalidRequest(used(standing.id))
         return standing
+
+    def _check_result(self, request: JobRequest) -> None:
+        """Raise InvalidRequest if an id has the result of another request, of a job that the table has forgotten.
+
+        A worker would answer with that result and a warning, which nobody reads here.
+        """
+        stored = ResultFile(self.s3, result_address(str(request.job_id), request.output, self.settings)).read()
+        if stored is None or (stored.job.error is not None and stored.job.error.retryable):
+            return
+        if stored.job.answering(request.digest()) is not stored.job:
+            raise InvalidRequest(f"{used(stored.job.id)} Its result stands: {stored.job.result_uri}.")
 
     def _read(self, dropped: DroppedObject) -> JobRequest:
         """The request that an object is, or stands for. Raises a ComfyError if there is none that may be run."""

@@ -210,10 +210,9 @@ def _add_run_options(run_each: argparse.ArgumentParser) -> None:
 
 
 def _submit(place: Place, file: Path, name: str | None, options: argparse.Namespace, *, uploads: bool) -> int:
-    from comfy_serverless.cli.batches.manifest import batch_name
     from comfy_serverless.cli.batches.submitting import submit
 
-    submitted = submit(place, file, batch_name(file, name), uploads=uploads, force=options.force)
+    submitted = submit(place, file, name, uploads=uploads, force=options.force)
     say(f"{submitted.taken.address} is there: `comfy-serverless batch status {submitted.name}` follows it.")
     return _follow(place, submitted, options)
 
@@ -237,7 +236,6 @@ def _follow(place: Place, submitted: Submitted, options: argparse.Namespace) -> 
 
 def _dry_run(options: argparse.Namespace) -> int:
     """Check what would be submitted, and send nothing."""
-    from comfy_serverless.cli.batches.manifest import batch_name
     from comfy_serverless.cli.batches.submitting import inspect
     from comfy_serverless.cli.habits import print_json
 
@@ -245,8 +243,8 @@ def _dry_run(options: argparse.Namespace) -> int:
         made = _manifest_for(options)
         file, name, uploads = made.path, made.name, True
     else:
-        file, name, uploads = options.file, batch_name(options.file, options.name), options.upload
-    findings = inspect(file, uploads=uploads, force=options.force, knows_uploads=is_over_http(options))
+        file, name, uploads = options.file, options.name, options.upload
+    name, findings = inspect(file, name, uploads=uploads, force=options.force, knows_uploads=is_over_http(options))
     say(f"{file} would be the batch {name}: {counted(findings.requests, 'line')}, {findings.files_in_words}.")
     if options.json:
         print_json({"name": name, "manifest": str(file), **findings.to_json()})

@@ -8,6 +8,7 @@ are plain Python, and the file is the user's own.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from contextlib import closing
 from typing import IO, Any
 
 from comfy_serverless.cli.paths import local_path
-from comfy_serverless.errors import InvalidRequest, InvalidWorkflow
+from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotJson
 from comfy_serverless.json_text import parse_json
 from comfy_serverless.sandbox.embedded import HEAD_BYTES, read_embedded, says_it_may_hold
 from comfy_serverless.sandbox.embedded.window import Window
@@ -26,6 +27,8 @@ from comfy_serverless.sandbox.refused import Refused
 #: The most that is read of JSON, and of what comes through a pipe.
 _MOST_BYTES = 100_000_000
 _DEADLINE_S = 60.0
+#: How the names of manifests end.
+_OF_MANIFESTS = (".jsonl", ".ndjson", ".jsonlines")
 
 
 def read_value(name: str) -> tuple[object, tuple[str, ...]]:
@@ -47,6 +50,13 @@ def read_value(name: str) -> tuple[object, tuple[str, ...]]:
                 return _value_inside(file, name)
             file.seek(0)
             return _value_in(file.read(_MOST_BYTES), name)
+    except NotJson as error:
+        if not name.lower().endswith(_OF_MANIFESTS):
+            raise
+        raise NotJson(
+            f"{error.message} A manifest has a job request in each line: `comfy-serverless batch submit "
+            f"{shlex.quote(name)}` runs them all."
+        ) from error
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidRequest):
             raise

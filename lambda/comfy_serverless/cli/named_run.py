@@ -25,6 +25,7 @@ from comfy_serverless.cli.named.given import (
     unknown_in_words,
     without_options,
 )
+from comfy_serverless.cli.paths import is_folder, local_path
 from comfy_serverless.cli.run_options import add_options, is_remote
 from comfy_serverless.cli.wishes import check_files, check_folder
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound
@@ -157,9 +158,11 @@ def _run_here(options: argparse.Namespace, first: argparse.Namespace, reference:
     path = _file_here(reference.name)
     if path is None:
         folders = ", ".join(dict.fromkeys(str(folder) for folder in workflow_folders()))
+        is_there = is_folder(local_path(options.workflow))
+        what = f"{options.workflow!r} is a folder" if is_there else f"there is no file {options.workflow!r}"
         raise InvalidRequest(
-            f"there is no file {options.workflow!r}, and no {reference.name}.json in {folders}. To run a workflow that "
-            "was pushed, set COMFY_BASE_URL and COMFY_API_KEY."
+            f"{what}, and there is no {reference.name}.json in {folders} (WORKFLOWS_DIR names another folder). To run "
+            "a workflow that was pushed, set COMFY_BASE_URL and COMFY_API_KEY."
         )
     if reference.version or (reference.alias not in (None, LIVE)) or first.sticky is not None:
         raise InvalidRequest(

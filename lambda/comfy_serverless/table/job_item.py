@@ -190,13 +190,10 @@ def outputs_of(job: JobItem, items: Iterable[Item]) -> tuple[Output, ...]:
 
 def placed_outputs_of(job: JobItem, items: Iterable[Item]) -> list[tuple[int, Output]]:
     """The same, each with its place in its run, which it keeps."""
-    now = now_s()  # those of a job that had this id before, and is forgotten, may not be deleted yet
     by_place = {
         int(item["sk"].split("#")[1]): item["output"]
         for item in items
-        if item["sk"].startswith("output#")
-        and item["run"] == job.counted_run
-        and int(item.get("expires") or now) >= now
+        if item["sk"].startswith("output#") and item["run"] == job.counted_run
     }
     order = by_place if job.output_places is None else map(int, filter(None, job.output_places.split(",")))
     return [(place, Output.model_validate_json(by_place[place])) for place in order if place in by_place]

@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.dynamodb import Update
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.batch import Batch
 from comfy_serverless.batches.fates import fates
 from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.errors import EngineCrashed
+from comfy_serverless.jobs.document import JobError, JobStatus
 from comfy_serverless.jobs.lines import lines_of
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_item import JOB, job_pk
 from comfy_serverless.table.jobs import JobStore
-from tests.unit.batch_world import GRAPH, RESULTS, World
+from tests.unit.batch_world import GRAPH, RESULTS, World, ended
 from tests.unit.jobs_table import aws
 from tests.unit.owned_batches import Batches, batches_world
 from tests.unit.owned_batches import line as line_of_owner
@@ -189,6 +192,33 @@ def test_a_drop_under_the_id_of_a_job_that_is_forgotten_is_a_job(world: World) -
     state = world.jobs.read("fox")
     assert state is not None
     assert state.labels["source"].endswith("jobs/2.json")
+
+
+@pytest.mark.parametrize(("width", "error", "is_run"), [(1, None, True), (2, None, False), (2, "retryable", True)])
+def test_a_drop_is_not_fulfilled_by_the_result_of_another_request_whose_job_is_forgotten(
+    world: World, width: int, error: str | None, is_run: bool
+) -> None:
+    """Results stay as long as the bucket keeps them. A worker answers with one that stands, and warns of it."""
+    world.drops.drop(world.drop("jobs/1.json", line(1).encode()))
+    (message,) = world.messages("jobs")
+    asked = JobMessage(job_id="fox", address=S3Address.parse(message["request"]))
+    digest = asked.read(s3=world.s3, settings=Settings()).digest()
+    failure = JobError.of(EngineCrashed("gone")) if error else None
+    stands = ended("fox", failure).model_copy(update={"request_sha256": digest})
+    world.s3.put_object(Bucket=RESULTS, Key="fox/result.json", Body=stands.to_stored_bytes())
+    old = world.table.get(job_pk("fox"), JOB)
+    assert old is not None
+    world.table.put({**old, "expires": 1})
+    dropped = world.drop("jobs/2.json", line(width).encode())
+    for _ in range(2):  # its event comes twice
+        world.drops.drop(dropped)
+    assert {message["job"] for message in world.messages("jobs")} == ({"fox"} if is_run else set())
+    other = world.jobs.read(dropped.default_id)
+    assert (other is None) is is_run
+    if other is not None:
+        told = other.document().error
+        assert told is not None
+        assert (other.status, USED in told.message) == (JobStatus.FAILED, True)
 
 
 def test_a_drop_under_the_id_of_another_owner_has_an_outcome_of_its_own(world: World) -> None:

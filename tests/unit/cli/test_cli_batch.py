@@ -21,7 +21,7 @@ from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.cli import batch as cli_batch
 from comfy_serverless.cli.batches import telling
 from comfy_serverless.cli.stack import Stack
-from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound
 from comfy_serverless.jobs.sources import DroppedObject
 from tests.unit.batch_world import DROPS, World, manifest
 from tests.unit.jobs_table import aws
@@ -147,6 +147,20 @@ def test_a_manifest_of_any_ending_is_known_by_its_name(world: World, tmp_path: P
     assert len(world.work()) == 3
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["submit", "dry run"])
+def test_what_is_no_manifest_is_told_that_before_its_name_is_judged(
+    world: World, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    picture, folder, lines = tmp_path / "my.photo.png", tmp_path / "photos", tmp_path / "my.photos.jsonl"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\xff" * 99)
+    folder.mkdir()
+    lines.write_bytes(manifest(1))
+    for file, why in ((picture, "its content is image/png"), (folder, "is a folder"), (lines, "give --name")):
+        with pytest.raises(ComfyError, match=why):
+            run("submit", str(file), *options)
+    assert "Contents" not in world.s3.list_objects_v2(Bucket=DROPS)
+
+
 def look_at_newest(world: World, name: str = "nightly") -> None:
     batch = world.batches.newest(f"s3://{DROPS}/batches/{name}.jsonl")
     assert batch is not None
@@ -195,7 +209,7 @@ def test_what_cannot_be_is_said(world: World, tmp_path: Path) -> None:
         run("status", "none")
     with pytest.raises(NotFound, match="no file"):
         run("submit", str(tmp_path / "none.jsonl"))
-    with pytest.raises(InvalidRequest, match="--name"):
+    with pytest.raises(NotFound, match="no file"):
         run("submit", str(tmp_path / "with space.jsonl"))
     begin(world, tmp_path, manifest(1))
     with pytest.raises(NotFound, match="has not ended"):

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import struct
 import sys
 import threading
@@ -33,6 +34,19 @@ def read(tmp_path: Path, content: bytes | str | object) -> Document:
     file = tmp_path / "given"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return read_document(str(file))
+
+
+@pytest.mark.parametrize("name", ["my lines.jsonl", "lines.NDJSON"])
+def test_a_manifest_is_told_where_it_is_run(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text(f"{TEXT}\n{TEXT}\n")
+    with pytest.raises(InvalidRequest, match="line 2") as caught:
+        read_value(str(file))
+    assert f"`comfy-serverless batch submit {shlex.quote(str(file))}`" in caught.value.message
+    other = file.with_suffix(".json")
+    other.write_text(f"{TEXT}\n{TEXT}\n")
+    with pytest.raises(InvalidRequest, match=r"follows it\)\.$"):
+        read_value(str(other))
 
 
 def png(**texts: str) -> bytes:

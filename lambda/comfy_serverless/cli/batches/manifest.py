@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from comfy_serverless.batches.manifest_text import HEAD_BYTES, in_lines, is_in_lines
-from comfy_serverless.cli.paths import is_file
+from comfy_serverless.cli.paths import is_file, is_folder
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.graph.wrappers import unwrap
 from comfy_serverless.jobs.lines import Line, lines_of
@@ -76,7 +76,7 @@ def opened(file: Path) -> Iterator[Manifest]:
         InvalidRequest: it cannot be read, or is no manifest.
     """
     if file != STANDARD_INPUT and not is_file(file):
-        raise NotFound(f"there is no file {file}.")
+        raise NotFound(f"{file} is a folder, not a manifest." if is_folder(file) else f"there is no file {file}.")
     with TemporaryDirectory(prefix="manifest-") as name:
         folder = Path(name)
         try:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from comfy_serverless.cli.batches.check import Findings, LocalFiles, Workflows, check
-from comfy_serverless.cli.batches.manifest import Manifest, opened
+from comfy_serverless.cli.batches.manifest import Manifest, batch_name, opened
 from comfy_serverless.cli.batches.sending import rewritten
 from comfy_serverless.cli.habits import counted, say
 from comfy_serverless.cli.paths import is_folder
@@ -46,16 +46,22 @@ class Submitted:
         return {"name": self.name, "manifest": self.taken.address, **self.findings.to_json(), "files_sent": self.sent}
 
 
-def inspect(file: Path, *, uploads: bool, force: bool, knows_uploads: bool) -> Findings:
-    """Check a manifest as `submit` does, and send nothing. Raises as that."""
-    with _judged(file, input_bucket="", uploads=uploads, force=force, knows_uploads=knows_uploads) as (_, findings, _):
-        return findings
+def inspect(file: Path, name: str | None, *, uploads: bool, force: bool, knows_uploads: bool) -> tuple[str, Findings]:
+    """Check a manifest as `submit` does, and send nothing. Returns what its batch would be called, too."""
+    with _judged(file, name, input_bucket="", uploads=uploads, force=force, knows_uploads=knows_uploads) as (
+        called,
+        _,
+        findings,
+        _,
+    ):
+        return called, findings
 
 
-def submit(place: Place, file: Path, name: str, *, uploads: bool, force: bool) -> Submitted:
+def submit(place: Place, file: Path, name: str | None, *, uploads: bool, force: bool) -> Submitted:
     """Check a manifest, send its local files, and then it.
 
     Args:
+        name: what the batch is called; None for the name of the file.
         uploads: whether local files may be sent.
         force: whether a manifest with lines that would fail is dropped all the same.
 
@@ -64,19 +70,20 @@ def submit(place: Place, file: Path, name: str, *, uploads: bool, force: bool) -
     with (
         _judged(
             file,
+            name,
             input_bucket=place.input_bucket,
             uploads=uploads,
             force=force,
             knows_uploads=place.knows_uploads,
-        ) as (manifest, findings, workflows),
+        ) as (called, manifest, findings, workflows),
         TemporaryDirectory(prefix="manifest-") as folder,
     ):
         sent = 0
         if findings.files:
             manifest, sent = _with_files_sent(place, manifest, findings, workflows, Path(folder))
         with transfer_bar("manifest", manifest.lines_file.stat().st_size) as advance:
-            taken = place.send(manifest.lines_file, name, force=force, progress=advance)
-    return Submitted(name, taken, findings, sent)
+            taken = place.send(manifest.lines_file, called, force=force, progress=advance)
+    return Submitted(called, taken, findings, sent)
 
 
 def workflows_folder() -> Path | None:
@@ -100,9 +107,10 @@ def transfer_bar(what: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _judged(
-    file: Path, *, input_bucket: str, uploads: bool, force: bool, knows_uploads: bool
-) -> Iterator[tuple[Manifest, Findings, Workflows]]:
+    file: Path, name: str | None, *, input_bucket: str, uploads: bool, force: bool, knows_uploads: bool
+) -> Iterator[tuple[str, Manifest, Findings, Workflows]]:
     with opened(file) as manifest:
+        called = batch_name(file, name)  # after that: a picture is told that it is one, and not that its name is wrong
         for note in manifest.notes:
             say(f"{file}: {note}.")
         workflows = Workflows(LocalFiles(file.parent), workflows_folder())
@@ -115,7 +123,7 @@ def _judged(
                 knows_uploads=knows_uploads,
             )
         _judge(file, findings, force=force)
-        yield manifest, findings, workflows
+        yield called, manifest, findings, workflows
 
 
 def _judge(file: Path, findings: Findings, *, force: bool) -> None:

@@ -255,11 +255,13 @@ def test_without_an_api_the_name_is_that_of_a_file_here(
 ) -> None:
     monkeypatch.delenv("COMFY_BASE_URL")
     assert main(["run", "nothing", "--prompt", "x"]) == 1
-    assert "there is no file 'nothing', and no nothing.json in workflows, ." in capsys.readouterr().err
+    assert "there is no file 'nothing', and there is no nothing.json in workflows, ." in capsys.readouterr().err
     (tmp_path / "poster.json").write_text("{}")
     assert main(["run", "poster@3"]) == 1
     assert "is version 0, and has no aliases" in capsys.readouterr().err
     (tmp_path / "portraits").mkdir()
+    assert main(["run", "portraits"]) == 1
+    assert "'portraits' is a folder, and there is no portraits.json in" in capsys.readouterr().err
     (tmp_path / "portraits" / "old.json").write_text("{}")
     assert main(["run", "portraits/old@staging", "--prompt", "x"]) == 1
     assert "portraits/old.json is version 0, and has no aliases" in capsys.readouterr().err
