@@ -39,8 +39,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?|\*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What the connection itself says with each request.
 _OWN_HEADERS = re.compile(
-    r"host|connection|upgrade|origin|te|trailer|expect|transfer-encoding|content-(length|type)|sec-websocket-.*"
-    r"|proxy-.*",
+    r"host|connection|upgrade|origin|te|trailer|expect|(transfer|accept)-encoding|content-(length|type)"
+    r"|sec-websocket-.*|proxy-.*",
     re.IGNORECASE,
 )
 

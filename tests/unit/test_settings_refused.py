@@ -92,7 +92,14 @@ GARBAGE: dict[str, list[str]] = {
     "ALLOW_UNPINNED_MODELS": ["maybe", "2", "on", "y"],
     "COMFYUI_HEADERS": [
         *("s3cret", "X s3cret: y", "{s3cret", '{"X": 3}', '{"X": {"s3cret": 1}}', "X:", "X: s3crét", "X: a\x07s3cret"),
-        *("Host: s3cret", "Content-Length: 7", "Sec-WebSocket-Key: s3cret", "X: s3cret\nx: y", "{" * 100_000),
+        *(
+            "Host: s3cret",
+            "Content-Length: 7",
+            "Accept-Encoding: s3cret",
+            "Sec-WebSocket-Key: s3cret",
+            "X: s3cret\nx: y",
+            "{" * 100_000,
+        ),
     ],
     "ENGINE_ENVIRONMENT": ["A-B", "A B", "A=B", "*A", "Ü"],
     "STALL_S": NUMBER,

@@ -152,11 +152,15 @@ class EventStream:
                 # Parsing the JSON validates it too, a hundred times faster.
                 skip_utf8_validation=True,
             )
-            if socket.getstatus() != HTTPStatus.SWITCHING_PROTOCOLS:  # older libraries take a redirect for a yes
-                raise websocket.WebSocketException(f"it is answered with {socket.getstatus()}")  # noqa: TRY301
-            # Must be the first message; with it previews name their node.
-            socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
-            socket.settimeout(_SILENCE_S)
+            try:
+                if socket.getstatus() != HTTPStatus.SWITCHING_PROTOCOLS:  # older libraries take a redirect for a yes
+                    raise websocket.WebSocketException(f"it is answered with {socket.getstatus()}")  # noqa: TRY301
+                # Must be the first message; with it previews name their node.
+                socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
+                socket.settimeout(_SILENCE_S)
+            except BaseException:
+                connection.close()
+                raise
         except (OSError, websocket.WebSocketException) as error:
             status, reason = _handshake(error)
             raise NoWebsocket(

@@ -42,25 +42,35 @@ class Answer:
         """Read the whole body. Raises one of HTTP_ERRORS."""
         try:
             self.data = self._response.read()
-        finally:
-            self.close()
+        except BaseException:
+            self._drop()
+            raise
+        self.close()
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer, which typing cannot say yet
         """Read a part of the body; 0 at its end. Raises one of HTTP_ERRORS."""
-        size = self._response.readinto(buffer)
-        if not size and self._response.length:  # `http.client` takes that for the end
-            raise http.client.IncompleteRead(b"", self._response.length)
+        try:
+            size = self._response.readinto(buffer)
+            if not size and self._response.length:  # `http.client` takes that for the end
+                raise http.client.IncompleteRead(b"", self._response.length)  # noqa: TRY301
+        except BaseException:
+            self._drop()
+            raise
         return size
 
     def close(self) -> None:
         """Let go of it. Does nothing the second time."""
-        sock, self._sock = self._sock, None
-        if sock is None:
-            return
-        if self._response.isclosed() and not self._response.will_close:
+        if self._sock is not None and self._response.isclosed() and not self._response.will_close:
+            sock, self._sock = self._sock, None
             self._connections.keep(sock)
         else:
-            self._response.close()
+            self._drop()
+
+    def _drop(self) -> None:
+        """Close its connection, on which something may still come that is no answer to anything else."""
+        sock, self._sock = self._sock, None
+        self._response.close()
+        if sock is not None:
             sock.close()
 
 

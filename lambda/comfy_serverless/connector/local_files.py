@@ -393,6 +393,7 @@ def _link(path: str, state: os.stat_result, target: Path) -> Path:
     except FileNotFoundError:
         raise
     except OSError:
+        _at_rest(path, state)  # what is written later goes into a second name, and into no copy
         # Should a pipe have taken its place, nobody waits for who would write into it.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
             if not os.path.samestat(os.fstat(source.fileno()), state):

@@ -87,7 +87,7 @@ class Server:
         others = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
         authorization = {"Authorization": said[0][1]} if said else {}
         for name, value in (others | authorization).items():  # settings that a program has made, again
-            if not f"{name}{value}".isprintable() or not f"{name}{value}".isascii():
+            if not f"{name}{value}".isprintable() or not f"{name}{value}".isascii() or not name or {*name} & {*": "}:
                 raise InvalidSetting(f"what ComfyUI is to be told as {name!r} has characters that no header has")
         return cls(
             parts.scheme,
@@ -132,7 +132,11 @@ class Server:
         # The zone of an address is this machine's name for a network, and nobody else's business (RFC 6874).
         host = _ZONED.sub("", self._origin.partition("://")[2])
         to_proxy = self.proxy.headers if self.proxy is not None and self.scheme == "http" else {}
-        lines = {"Host": host, "Accept-Encoding": "identity", "User-Agent": _NAME, **to_proxy, **self.headers}
+        given = {**to_proxy, **self.headers}
+        lines = {"Host": host, "Accept-Encoding": "identity"}
+        if "user-agent" not in map(str.lower, given):
+            lines["User-Agent"] = _NAME
+        lines |= given
         return "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
     def open_connection(self, *, timeout_s: float) -> socket.socket:

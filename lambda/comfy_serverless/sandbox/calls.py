@@ -1,10 +1,11 @@
-"""Which calls of the kernel a child may make: none for the network, programs, other processes or changes of the disk.
+"""Which calls of the kernel a child may make: none for the network, programs, processes, or changes that outlast it.
 
 A decoder needs none of them. So a file that has taken a child over can reach neither the worker's network (on Lambda:
 the Runtime API), nor our process, nor start another program, nor write, replace or delete a file: it writes into the
-descriptors that it was given. The kernel checks it (seccomp) for as long as the process lives; the call fails with
-EPERM. What is named below is refused, and everything else allowed: libraries of decoders differ, and none may fail for
-a call that does no harm. What may be read is in `files`.
+descriptors that it was given. It ends with the child (a limit of processes does not hold for root), and leaves nothing
+to the next one in memory or messages that belong to no process. The kernel checks it (seccomp) for as long as the
+process lives; the call fails with EPERM. What is named below is refused, and everything else allowed: libraries of
+decoders differ, and none may fail for a call that does no harm. What may be read is in `files`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _NEW: Final = {
     "pidfd_send_signal": 424,
     "io_uring_setup": 425,
     "pidfd_open": 434,
+    "clone3": 435,
     "openat2": 437,
     "pidfd_getfd": 438,
     "fchmodat2": 452,
@@ -88,6 +90,20 @@ _MACHINES: Final = {
             "accept4": 288,
             "execve": 59,
             "execveat": 322,
+            "clone": 56,
+            "shmget": 29,
+            "shmat": 30,
+            "shmctl": 31,
+            "semget": 64,
+            "semop": 65,
+            "semctl": 66,
+            "semtimedop": 220,
+            "msgget": 68,
+            "msgsnd": 69,
+            "msgrcv": 70,
+            "msgctl": 71,
+            "mq_open": 240,
+            "mq_unlink": 241,
             "ptrace": 101,
             "process_vm_readv": 310,
             "process_vm_writev": 311,
@@ -126,6 +142,8 @@ _MACHINES: Final = {
             "fremovexattr": 199,
         },
         {
+            "fork": 57,
+            "vfork": 58,
             "unlink": 87,
             "rename": 82,
             "rmdir": 84,
@@ -166,6 +184,20 @@ _MACHINES: Final = {
             "accept4": 242,
             "execve": 221,
             "execveat": 281,
+            "clone": 220,
+            "shmget": 194,
+            "shmat": 196,
+            "shmctl": 195,
+            "semget": 190,
+            "semop": 193,
+            "semctl": 191,
+            "semtimedop": 192,
+            "msgget": 186,
+            "msgsnd": 189,
+            "msgrcv": 188,
+            "msgctl": 187,
+            "mq_open": 180,
+            "mq_unlink": 181,
             "ptrace": 117,
             "process_vm_readv": 270,
             "process_vm_writev": 271,

@@ -62,7 +62,8 @@ def give_up_files() -> int | None:
 
 def readable() -> set[Path]:
     """What a child may read: the folders of Python, of our package, of decoders and of shared libraries."""
-    return {place.resolve() for place in map(Path, _places()) if place.is_absolute() and place.exists()}
+    # Of what nobody can ask for, `Path` raises, and then nothing would be refused.
+    return {Path(place).resolve() for place in _places() if place.startswith("/") and os.access(place, os.F_OK)}
 
 
 def _places() -> Iterator[str]:

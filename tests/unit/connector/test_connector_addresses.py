@@ -156,7 +156,19 @@ def test_a_percent_sign_in_a_name_is_no_zone() -> None:
     assert Server.at("http://a.example/%25eth0").url == "http://a.example/%25eth0"
 
 
-@pytest.mark.parametrize("given", [{"token": "s3cret\r\nX-More: yes"}, {"headers": {"X-Key": "s3cret\n"}}])
+def test_who_says_another_name_of_the_program_says_one_only() -> None:
+    head = Server.at("http://a.example", headers={"user-agent": "mine"}).head
+    assert [line for line in head.splitlines() if line.lower().startswith("user-agent:")] == ["user-agent: mine"]
+    assert "User-Agent: comfy-serverless\r\n" in Server.at("http://a.example").head
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"token": "s3cret\r\nX-More: yes"}, {"headers": {"X-Key": "s3cret\n"}}),
+        *({"headers": {name: "s3cret"}} for name in ("", "X Key", "X-Key: more")),
+    ],
+)
 def test_a_program_cannot_say_more_than_one_header_as_one(given: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match=r"characters that no header has") as raised:
         Server.at("http://a.example", **given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -210,3 +210,16 @@ def test_a_name_that_no_address_can_hold_is_asked_for_all_the_same(serve: type[S
     assert client.changed_at("\udcff\ud800.png", "\ud800", "output") is None
     with pytest.raises(FileNotFoundError):
         client.view("\ud800.png", "", "output")
+
+
+@pytest.mark.parametrize("read", [ComfyClient.queue, lambda client: client.view("a.png", "", "output").read()])
+def test_what_follows_an_unreadable_answer_is_nobodys(
+    serve: type[Served], read: Callable[[ComfyClient], object]
+) -> None:
+    unreadable = OK.replace(b"Content-Length: 2\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nlots\r\n")
+    served = serve([unreadable, b"the rest"], [OK])
+    client = ComfyClient(served.server)
+    with pytest.raises((RequestFailed, ConnectionError)):
+        read(client)
+    assert client.queue() == {}
+    assert len(served.pieces) == 2

@@ -658,6 +658,26 @@ def test_what_takes_the_place_of_a_file_is_not_copied_for_it(
     assert run.claim(output("a.png"), cached=False) is None
 
 
+def test_what_is_still_being_written_is_not_copied_by_half(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system gives no second names: files are taken as soon as their node says that it has run."""
+    run, path = engine.run(), engine.folders["output"] / "a.png"
+    engine.write("output/a.png", content="half")
+
+    def refused(source: str, target: Path, **given: object) -> None:
+        raise PermissionError(source)
+
+    def write_on(_seconds: float) -> None:
+        path.write_text("half and half")
+        os.utime(path, (0, 0))
+
+    monkeypatch.setattr(local_files.os, "link", refused)
+    monkeypatch.setattr(local_files, "_AT_REST_S", PATIENCE_S)
+    monkeypatch.setattr(local_files.time, "sleep", write_on)
+    made = run.claim(output("a.png"), cached=False)
+    assert made is not None
+    assert made.fetch().read() == b"half and half"
+
+
 @pytest.mark.parametrize("text", ["itself.png", "../output/itself.png", "itself.png/itself.png"])
 def test_the_folder_itself_is_no_file_of_it(engine: Engine, text: str) -> None:
     run = engine.run()

@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import logging
+import socket as sockets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import websocket
 
 from comfy_serverless.connector.client import ComfyClient
 from comfy_serverless.connector.connector import ComfyConnector
@@ -24,6 +26,7 @@ from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import ComfyError, InvalidSetting
 from comfy_serverless.proxies import proxy_for
 from comfy_serverless.settings import Settings
+from tests.patience import PATIENCE_S
 from tests.small_proxy import SmallProxy
 from tests.unit.hostile_server import HostileServer, make_certificate
 
@@ -317,6 +320,36 @@ def test_a_proxy_that_is_not_there_is_named_by_the_websocket_too() -> None:
     server = replace(Server.at("http://gpu.example"), proxy=proxy)
     with pytest.raises(OSError, match=r"the proxy http://127\.0\.0\.1:1 \(HTTP_PROXY\) cannot be reached.*NO_PROXY"):
         EventStream(server, app_name="test").connect()
+
+
+@pytest.mark.parametrize("fails", ["getstatus", "send"])
+def test_a_websocket_that_does_not_open_is_closed_at_once(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever keeps the error, with its frames, keeps no descriptor."""
+
+    def opened(address: str, *, socket: object, **options: object) -> websocket.WebSocket:
+        assert address
+        assert options
+        made = websocket.WebSocket()
+        made.sock = socket
+        return made
+
+    def broken(self: websocket.WebSocket, *said: object) -> int:
+        if fails == "send" and said:
+            raise BrokenPipeError(said)
+        return 302 if fails == "getstatus" else 101  # older libraries take a redirect for a yes
+
+    monkeypatch.setattr(websocket, "create_connection", opened)
+    monkeypatch.setattr(websocket.WebSocket, "getstatus", broken)
+    monkeypatch.setattr(websocket.WebSocket, "send", broken)
+    with sockets.create_server(("127.0.0.1", 0)) as listener:
+        server = Server.of_process("127.0.0.1", listener.getsockname()[1])
+        with pytest.raises(ConnectionError) as kept:
+            EventStream(server, app_name="test").connect()
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.settimeout(PATIENCE_S)
+            assert accepted.recv(1) == b"", "closed"
+        assert kept.tb is not None
 
 
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 404, 413, 500, 502])

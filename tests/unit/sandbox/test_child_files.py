@@ -140,7 +140,7 @@ def test_what_a_child_may_read_is_code_and_never_where_its_user_works(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
-    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path / 'lib'}::relative")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path / 'lib'}::relative:/{'x' * 300}")  # the last cannot be
     (tmp_path / "lib").mkdir()
     (tmp_path / "relative").mkdir()
     places = files.readable()
