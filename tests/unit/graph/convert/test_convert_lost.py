@@ -35,7 +35,11 @@ def test_a_value_by_name_that_no_input_has_is_told(kind: str, values: Any, lost:
 
 def test_the_editors_own_values_are_nothing_to_tell() -> None:
     values = {"frame_rate": 8, "format": "image/gif", "start": 1, "videopreview": {"hidden": False}, "upload": "image"}
-    assert warnings(workflow(node(1, "VHS_VideoCombine", values))) == ""
+    buttons = {"upload 3d model": "x", "choose file to upload": "image", "$$canvas-image-preview": "x"}
+    assert warnings(workflow(node(1, "VHS_VideoCombine", values | buttons))) == ""
+    others = {"upload_path": "a", "refresh_rate": 2, "chooser": "b"}
+    told = "the class has no such inputs, so values are left out: upload_path, refresh_rate, chooser"
+    assert told in warnings(workflow(node(1, "VHS_VideoCombine", values | others)))
 
 
 @pytest.mark.parametrize(
