@@ -203,9 +203,7 @@ class Sources:
             return None
         if at.slot >= len(definition.outputs):
             called = f"output {at.slot}"
-            self._refuse(
-                at, called, f"an input is linked to its {called}, and the subgraph has no such output now"
-            )
+            self._refuse(at, called, f"an input is linked to its {called}, and the subgraph has no such output now")
             return None
         ends = definition.outputs[at.slot].links
         link = next((found for end in ends if (found := definition.links.get(end))), None)
