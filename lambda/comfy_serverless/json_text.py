@@ -38,8 +38,8 @@ _SLIPS = (
     (re.compile(r"//|/\*|#"), "JSON has no comments"),
     (re.compile(r"`"), "leave out the ``` around it"),
     (re.compile(r"<"), "it is a web page, or XML"),
-    # How `{"`, `{` and a line's end, `[{` and gzip begin.
-    (re.compile(r"(?:eyJ|ewo|ew0K|W3s|H4sI)[\w+/=-]*\s*\Z", re.ASCII), "it is base64: send what is in it"),
+    # How `{"`, `{` and a blank or a line's end, `[{`, `[` and a line's end, and gzip begin; `base64` writes lines.
+    (re.compile(r"(?:ey[AJ]|ew[0ko]|W3s|Ww[op]|H4sI)[\w+/=\r\n-]{5,}\Z", re.ASCII), "it is base64: send what is in it"),
     (
         re.compile("[\x1f(x]?\ufffd|\\0"),  # also packed, by what the first byte of gzip, zstd or deflate is as text
         "it is not UTF-8 text, or packed: save it as UTF-8, and say `Content-Encoding` if it is packed",

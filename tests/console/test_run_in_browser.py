@@ -47,6 +47,14 @@ def graph_of(person: Person, job: Any) -> Any:
     return person.request("GET", f"/api/v2/jobs/{job['id']}/workflow")["workflow"]
 
 
+def an_hour_later(route: Route) -> None:
+    """A job, as in a tab that was open for long: its links have ended."""
+    told = route.fetch().json()
+    for output in told["outputs"]:
+        output.update(url=output["url"].replace("?", ".ended?", 1), url_expires_at="2020-01-01T00:00:00Z")
+    route.fulfill(json=told)
+
+
 def test_a_form_becomes_a_picture(browsing: Browsing, ann: Person, samples: Samples) -> None:
     page = console(browsing, ann, "run")
     page.get_by_role("link", name="text_to_image").click()
@@ -69,13 +77,6 @@ def test_what_a_run_has_made_is_shown_and_opened_by_a_link_of_now(
 ) -> None:
     page = console(browsing, ann, "run/text_to_image")
     browsing.watched(page).expect(r"404.*\.ended")
-
-    def an_hour_later(route: Route) -> None:
-        told = route.fetch().json()
-        for output in told["outputs"]:
-            output.update(url=output["url"].replace("?", ".ended?", 1), url_expires_at="2020-01-01T00:00:00Z")
-        route.fulfill(json=told)
-
     page.route("**/api/v2/jobs/*", an_hour_later)
     page.get_by_label("Steps").fill("2")
     press_run(page)
@@ -86,6 +87,30 @@ def test_what_a_run_has_made_is_shown_and_opened_by_a_link_of_now(
     opened.value.wait_for_load_state()
     assert ".ended" not in opened.value.url
     assert opened.value.locator("img").count() == 1, "the picture, and no refusal of S3"
+
+
+def test_what_a_run_has_made_and_is_gone_is_told_and_not_asked_for_without_end(
+    browsing: Browsing, ann: Person, samples: Samples
+) -> None:
+    page = console(browsing, ann, "run/text_to_image")
+    browsing.watched(page).expect(r"404.*(\.ended|/outputs)")
+    allowed = {"access-control-allow-origin": "*"}
+    page.context.route(re.compile(r"\.ended"), lambda route: route.fulfill(status=404, headers=allowed, body="gone"))
+    page.route("**/api/v2/jobs/*", an_hour_later)
+    refusal = {"error": {"code": "not_found", "message": "there is no such job"}}
+    page.route("**/api/v2/jobs/*/outputs*", lambda route: route.fulfill(status=404, json=refusal))
+    page.get_by_label("Steps").fill("2")
+    press_run(page)
+    link = page.locator(".run .made a")
+    link.click()
+    expect(page.locator("#toasts")).to_contain_text("there is no such job")
+    page.route("**/api/v2/jobs/*/outputs*", lambda route: route.fulfill(json={"outputs": []}))
+    with page.context.expect_page() as opened:
+        link.click()
+    browsing.watched(opened.value).expect("favicon")
+    browsing.watched(opened.value).expect(r"404.*\.ended")
+    opened.value.wait_for_load_state()
+    assert ".ended" in opened.value.url, "S3 says that it is gone"
 
 
 def test_what_runs_moves_and_shows_previews(browsing: Browsing, ann: Person, samples: Samples) -> None:

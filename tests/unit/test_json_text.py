@@ -104,6 +104,21 @@ def test_base64_is_called_so(content: bytes) -> None:
         parse_json(base64.b64encode(content), source="it")
 
 
+@pytest.mark.parametrize("content", [b'{ "a": 1}', b'[\n{"a": 1}]', b'{"a": "' + 200 * b"x" + b'"}'])
+def test_base64_in_lines_is_called_so_too(content: bytes) -> None:
+    """As the program `base64` writes it."""
+    with pytest.raises(NotJson, match=r"it is base64: send what is in it\)\.$"):
+        parse_json(base64.encodebytes(content), source="it")
+
+
+@pytest.mark.parametrize(
+    "text", ["ewok", "eyJ is a word", "W3schools.com", "eyJhbGciOiJIUzI1NiJ9" + "\n" * 1_000_000 + "!"]
+)
+def test_other_words_are_not_called_base64(text: str) -> None:
+    with pytest.raises(NotJson, match="names and texts stand in double quotes"):
+        parse_json(text, source="it")
+
+
 def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:
     bomb = packed(b" " * 10_000_000) * 3
     with pytest.raises(PayloadTooLarge, match="20,000,000"):

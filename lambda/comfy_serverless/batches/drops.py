@@ -149,8 +149,11 @@ class Drops:
     def _check_result(self, request: JobRequest) -> None:
         """Raise InvalidRequest if an id has the result of another request, of a job that the table has forgotten.
 
-        A worker would answer with that result and a warning, which nobody reads here.
+        A worker would answer with that result and a warning, which nobody reads here. In a bucket that the request
+        names the worker alone may read.
         """
+        if request.output.bucket not in (None, self.settings.output_bucket):
+            return
         stored = ResultFile(self.s3, result_address(str(request.job_id), request.output, self.settings)).read()
         if stored is None or (stored.job.error is not None and stored.job.error.retryable):
             return

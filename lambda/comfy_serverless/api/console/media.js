@@ -82,10 +82,15 @@ export const fileLink = (output, ...content) => h("a", {
   href: output.url, target: "_blank", rel: "noopener", title: output.name,
   onclick: async (event) => {
     const link = event.currentTarget;
-    const isOld = hasEnded(output);
-    if (isOld) event.preventDefault();
-    link.href = (isOld ? await linked(output) : output).url;
-    if (isOld) link.click();
+    if (!hasEnded(output)) return void (link.href = output.url);
+    event.preventDefault();
+    try {
+      link.href = (await linked(output)).url;
+    } catch (error) {
+      return void (error.name !== "AbortError" && toast(error.message, "bad"));
+    }
+    // Not this link's own `click`: where no other link is to be had it would ask for ever.
+    h("a", { href: link.href, target: "_blank", rel: "noopener" }).click();
   },
 }, content);
 

@@ -263,7 +263,7 @@ class _Expansion:
         if inner.target_slot >= len(target.inputs):
             its = named(target.id, target.type)
             self._scene.findings.warn(
-                f"{its}: a link of its group ends at input {inner.target_slot}, which it has not: it is left out"
+                f"{its}: a link of its group ends at input {inner.target_slot}, which it does not have: it is left out"
             )
             return
         socket = target.inputs[inner.target_slot]

@@ -72,7 +72,7 @@ def _write(scene: Scene, hosts: Hosts, graph: Graph, node: Node, replaced: Calla
             if target.type in VIRTUAL:
                 what = f"does not go on through node {target.id} ({target.type})"
             else:
-                what = f"is none for the input {name!r} of node {target.id}"
+                what = f"cannot be one of the input {name!r} of node {target.id}"
             scene.findings.warn(f"{its}: its value {what}, as in the editor")
             continue
         own = taken(shared, entry.kind, entry.options) if entry.kind in ("INT", "FLOAT") else shared

@@ -107,7 +107,9 @@ class _Reader:
                 self._findings.refuse("too_large", f"the file has more than {MOST_LINKS:,} links")
                 return
             if link.id in graph.links and graph.links[link.id] != link:
-                self._findings.warn(f"{place} has two links {shown(link.id)}: the last one counts, as in the editor")
+                self._findings.warn(
+                    f"{place} has two links of the id {shown(link.id)}: the last one counts, as in the editor"
+                )
             graph.links[link.id] = link
 
     def node(self, raw: Mapping[str, Any], place: str, *, without_id: str | None = None) -> Node | None:

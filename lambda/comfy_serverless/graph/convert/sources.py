@@ -202,7 +202,8 @@ class Sources:
         if definition is None:
             return None
         if at.slot >= len(definition.outputs):
-            self._broken(at, f"output {at.slot}", "somebody", f"the subgraph has {len(definition.outputs)} outputs")
+            called = f"output {at.slot}"
+            self._refuse(at, called, f"an input is linked to its {called}, and the subgraph has no such output now")
             return None
         ends = definition.outputs[at.slot].links
         link = next((found for end in ends if (found := definition.links.get(end))), None)
@@ -214,7 +215,8 @@ class Sources:
             return self._input(at, link.origin_slot, at.wanted)
         origin = definition.nodes.get(link.origin)
         if origin is None:
-            self._broken(at, f"output {at.slot}", link.id, f"it comes from node {link.origin}, which is not there")
+            why = f"output {at.slot} comes by link {link.id} from node {link.origin}, which is not there"
+            self._refuse(at, f"output {at.slot}", why)
             return None
         return _At(at.scope.inside(at.node, definition), origin, link.origin_slot, at.wanted, is_input=False)
 
@@ -252,9 +254,12 @@ class Sources:
         return found
 
     def _broken(self, at: _At, name: str, link: object, why: str) -> None:
+        self._refuse(at, name, f"the input {name!r} is linked by {link}, but {why}")
+
+    def _refuse(self, at: _At, name: str, why: str) -> None:
         self._scene.findings.refuse(
             "broken_link",
-            f"{_named(at.scope, at.node)}: the input {name!r} is linked by {link}, but {why}",
+            f"{_named(at.scope, at.node)}: {why}",
             node_id=at.scope.path(at.node),
             class_type=at.node.type,
             input=name,

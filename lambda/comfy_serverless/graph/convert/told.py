@@ -8,6 +8,7 @@ Of 922 nodes of official templates that are read so, no value went to a wrong na
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -19,8 +20,11 @@ _CONTROLS: Final = frozenset({"fixed", "increment", "decrement", "randomize"})
 _CONTROLLED: Final = frozenset({"INT", "FLOAT", "COMBO"})
 #: What becomes of a value after each run, as current editors call that.
 CONTROL: Final = "control_after_generate"
-#: How the names of values begin that belong to no input: the editor's own controls, buttons and previews.
-_OF_EDITOR: Final = (CONTROL, "control_filter_list", "upload", "audioUI", "refresh", "videopreview", "choose ", "$$")
+#: How the names of values begin that belong to no input: the editor's own controls, buttons and previews. Their words
+#: stand alone (`upload 3d model`), where those of inputs go on (`upload_path`, `refresh_rate`).
+_OF_EDITOR: Final = re.compile(
+    rf"(?:{CONTROL}|control_filter_list|upload|audioUI|refresh|videopreview)\b|choose |\$\$", re.ASCII
+)
 
 
 def _is_number(value: object) -> bool:
@@ -36,9 +40,9 @@ _FITS: Final[Mapping[str, Callable[[object], bool]]] = {
 }
 
 
-def is_of_editor(name: str) -> bool:
+def is_editors_own(name: str) -> bool:
     """Whether a value of this name is the editor's own, and belongs to no input."""
-    return name.startswith(_OF_EDITOR)
+    return _OF_EDITOR.match(name) is not None
 
 
 def told_values(node: Node) -> dict[str, Any] | None:
@@ -47,10 +51,10 @@ def told_values(node: Node) -> dict[str, Any] | None:
     if not values:
         return {}
     if isinstance(values, dict):
-        return {name: value for name, value in values.items() if not is_of_editor(name)}
+        return {name: value for name, value in values.items() if not is_editors_own(name)}
     if node.names is not None:
         named = zip(node.names, values, strict=True)
-        return {name: value for name, value in named if not is_of_editor(name) and "#" not in name}
+        return {name: value for name, value in named if not is_editors_own(name) and "#" not in name}
     files = [*known(node.type).files]
     if len(files) == 1:  # ComfyUI's loaders have the file first, and buttons after it
         return {files[0]: values[0]}

@@ -16,7 +16,7 @@ from comfy_serverless.graph.convert.declared import COMBO, DYNAMIC_COMBO, Declar
 from comfy_serverless.graph.convert.growing import grown_inputs, sockets
 from comfy_serverless.graph.convert.model import LinkId, Node, Socket
 from comfy_serverless.graph.convert.numbers import as_javascript
-from comfy_serverless.graph.convert.told import CONTROL, is_of_editor, told_control, told_values
+from comfy_serverless.graph.convert.told import CONTROL, is_editors_own, told_control, told_values
 from comfy_serverless.graph.convert.widgets import NOTHING, Place, chosen_option, first_choice, left_of_first, places
 
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
@@ -270,7 +270,7 @@ def unplaced(values: Mapping[str, Any], placed: Container[str]) -> list[str]:
     return [
         name
         for name, value in values.items()
-        if value not in (None, "") and name not in placed and not is_of_editor(name)
+        if value not in (None, "") and name not in placed and not is_editors_own(name)
     ]
 
 

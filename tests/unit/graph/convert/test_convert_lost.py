@@ -35,7 +35,11 @@ def test_a_value_by_name_that_no_input_has_is_told(kind: str, values: Any, lost:
 
 def test_the_editors_own_values_are_nothing_to_tell() -> None:
     values = {"frame_rate": 8, "format": "image/gif", "start": 1, "videopreview": {"hidden": False}, "upload": "image"}
-    assert warnings(workflow(node(1, "VHS_VideoCombine", values))) == ""
+    buttons = {"upload 3d model": "x", "choose file to upload": "image", "$$canvas-image-preview": "x"}
+    assert warnings(workflow(node(1, "VHS_VideoCombine", values | buttons))) == ""
+    others = {"upload_path": "a", "refresh_rate": 2, "chooser": "b"}
+    told = "the class has no such inputs, so values are left out: upload_path, refresh_rate, chooser"
+    assert told in warnings(workflow(node(1, "VHS_VideoCombine", values | others)))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def test_of_two_links_with_one_id_the_last_counts_and_it_is_told() -> None:
     )
     document["links"].append([1, 2, 0, 3, 0, "IMAGE"])
     assert prompt(document)["3"] == {"images": ["2", 0]}
-    assert "two links 1: the last one counts" in warnings(document)
+    assert "two links of the id 1: the last one counts" in warnings(document)
     document["links"][-1] = list(document["links"][0])
     assert warnings(document) == ""
 
@@ -127,7 +131,7 @@ def test_a_group_with_other_values_than_its_widgets_is_told(values: Any, told: s
 
 def test_a_link_of_a_group_that_ends_nowhere_is_told() -> None:
     group = {**GROUP, "nodes": [GROUP["nodes"][0], {"type": "PreviewImage", "inputs": []}]}
-    assert "a link of its group ends at input 0, which it has not" in warnings(grouped([9, 9, 1, 0], group))
+    assert "a link of its group ends at input 0, which it does not have" in warnings(grouped([9, 9, 1, 0], group))
 
 
 def test_a_group_that_is_not_in_the_file_is_called_one() -> None:

@@ -55,9 +55,9 @@ def test_what_a_file_says_of_its_values_is_what_the_engine_says(name: str) -> No
 
 
 def test_names_beside_the_values_say_which_is_which() -> None:
-    names = ["text", "seed", "control_after_generate", "strength", "upload"]
-    inputs, proposal, notes = seen(odd(["a fox", 7, "randomize", 8, "image"], names=names))
-    assert inputs == {"text": "a fox", "seed": 7, "strength": 8}
+    names = ["text", "seed", "control_after_generate", "strength", "upload", "upload_path"]
+    inputs, proposal, notes = seen(odd(["a fox", 7, "randomize", 8, "image", "a/b"], names=names))
+    assert inputs == {"text": "a fox", "seed": 7, "strength": 8, "upload_path": "a/b"}
     found = {one.name: one for one in proposal.inputs}
     assert (found["seed"].kind, found["seed"].default) == (InputKind.INTEGER, -1)
     assert found["strength"].kind is InputKind.NUMBER, "8 may be 8.0"
