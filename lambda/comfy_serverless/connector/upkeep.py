@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: The share of time that readings may take: a few jobs in a hundred wait for one, however short they are.
 _SHARE = 0.002
+#: However long a reading took: on a busy machine that says little of the next one, and an engine may grow meanwhile.
+_LOOK_WITHIN_S = 5.0
 #: After so many runs without a reading, because there was always another one, the next run waits for a moment between.
 _RUNS_UNREAD = 50
 #: The share of the machine's memory, and of the GPU's, that an engine may grow by unless a setting says otherwise.
@@ -137,7 +139,8 @@ class Upkeep:
         if begun < self._next_look and not recycling.has_run_enough(self._jobs):
             return
         reading = self._read()
-        self._next_look = time.monotonic() + (time.monotonic() - begun) / _SHARE
+        now = time.monotonic()
+        self._next_look = now + min((now - begun) / _SHARE, _LOOK_WITHIN_S)
         step = recycling.observe(reading)
         if step is Step.FREE and self._is_idle():
             engine.free_memory(unload_models=True)

@@ -241,9 +241,20 @@ def test_a_second_one_that_never_answers_is_dropped() -> None:
 
 def test_readings_take_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "_SHARE", 1e-9)
+    monkeypatch.setattr(upkeep, "_LOOK_WITHIN_S", 1e9)
     engine = Engine()
     run(kept(engine), 1000)
     assert engine.questions == 1
+
+
+def test_a_reading_that_took_long_puts_the_next_one_off_for_no_more_than_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upkeep, "_SHARE", 1e-9)
+    monkeypatch.setattr(upkeep, "_LOOK_WITHIN_S", 0)
+    engine = Engine()
+    run(kept(engine), 10)
+    assert engine.questions == 9
 
 
 def test_a_moment_is_wanted_after_many_runs_that_left_none_between_them() -> None:
