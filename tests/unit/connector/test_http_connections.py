@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -28,24 +29,34 @@ class Served:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.server = Server.of_process("127.0.0.1", self._listener.getsockname()[1])
         self._connections = connections
+        self._connection: socket.socket | None = None
         self.closed = [threading.Event() for _ in connections]
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
         for answers, closed in zip(self._connections, self.closed, strict=True):
-            connection, _ = self._listener.accept()
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # the test is over
             connection.settimeout(PATIENCE_S)
+            self._connection = connection
             self.pieces.append([])
-            with connection:
+            with connection, suppress(OSError):  # whom it serves may be gone
                 for answer in answers:
                     self.pieces[-1].append(connection.recv(1 << 16))
                     connection.sendall(answer)
             closed.set()
 
     def close(self) -> None:
-        self._listener.close()
+        """End it, whatever it waits for: closing a socket alone wakes nobody up."""
+        for waited_for in (self._listener, self._connection):
+            with suppress(OSError):
+                if waited_for is not None:
+                    waited_for.shutdown(socket.SHUT_RDWR)
         self._thread.join(PATIENCE_S)
+        self._listener.close()
 
 
 @pytest.fixture
