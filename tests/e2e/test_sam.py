@@ -26,6 +26,7 @@ from local.aws.queue_poller import QueuePoller
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE
 from local.dev import OWNER
+from tests import agents
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
@@ -174,7 +175,10 @@ def test_post_generate_answers_with_the_finished_job(api_url: str, key: str, wor
 
 
 @pytest.mark.usefixtures("client")
-def test_an_agent_finds_a_workflow_of_the_image_and_sees_what_it_makes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_agent_finds_a_workflow_of_the_image_and_sees_what_it_makes(
+    api_url: str, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agents.wake(api_url, key)
     asyncio.run(agent.main())
     said = capsys.readouterr().out
     assert "run_thumbnail" in said.splitlines()[0]

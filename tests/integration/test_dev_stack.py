@@ -30,7 +30,7 @@ from examples import agent, sdk_tour, sdk_tour_async
 from examples.sdk_tour import paint
 from local.aws.processes import LOOPBACK
 from local.dev import DevStack
-from tests import typescript
+from tests import agents, typescript
 from tests.doc_blocks import blocks
 from tests.patience import PATIENCE_S, QuietClock, wait_until
 from tests.unit.editor_samples import plain
@@ -72,7 +72,10 @@ def test_the_tour_of_the_asynchronous_client_runs_unchanged() -> None:
 
 
 @pytest.mark.usefixtures("environment")
-def test_an_agent_finds_runs_and_sees_workflows_as_its_transcript_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_agent_finds_runs_and_sees_workflows_as_its_transcript_says(
+    stack: DevStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agents.wake(stack.url, stack.api_key)
     asyncio.run(agent.main())  # the first waits for the engine, too
     capsys.readouterr()
     asyncio.run(agent.main())
