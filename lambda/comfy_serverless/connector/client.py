@@ -211,7 +211,7 @@ class ComfyClient:
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             return None
         try:
-            return parsedate_to_datetime(response.headers.get("Last-Modified", "")).timestamp()
+            return parsedate_to_datetime(response.headers.get("last-modified", "")).timestamp()
         except (ValueError, OverflowError):
             return 0.0
 
@@ -291,7 +291,7 @@ class ComfyClient:
         if response.status < HTTPStatus.MULTIPLE_CHOICES:
             return
         text = self.server.without_secrets(response.data[:2000].decode("utf-8", errors="replace"))
-        location = response.headers.get("Location", "")
+        location = response.headers.get("location", "")
         try:
             leads_to = self.server.without_secrets(redact_url(urljoin(self.server.url, location))) if location else ""
         except ValueError:

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import websocket
@@ -169,14 +169,17 @@ class EventStream:
         return socket
 
     def _read(self, socket: websocket.WebSocket) -> None:
+        connection = cast("ReadAhead", socket.sock)
         reader = _FrameReader()
         pinged = False
         reason = "closed by the server"
         try:
             while True:
                 try:
-                    opcode, payload = socket.recv_data(control_frame=True)
-                except websocket.WebSocketTimeoutException:
+                    # After a silence it may have half a frame: what comes next is its own to read.
+                    whole = None if pinged else connection.message()
+                    opcode, payload = whole or socket.recv_data(control_frame=True)
+                except (TimeoutError, websocket.WebSocketTimeoutException):
                     if pinged:
                         reason = "silent"
                         break

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from comfy_serverless.connector import http_connections
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.http_connections import HttpConnections
 from comfy_serverless.connector.server import Server
@@ -234,3 +235,54 @@ def test_what_follows_an_unreadable_answer_is_nobodys(
         read(client)
     assert client.queue() == {}
     assert len(served.pieces) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK,
+        OK.replace(b" OK", b""),
+        OK.replace(b" OK", b" \xff ok"),
+        OK.replace(b"200 OK", b"400 Bad Request"),
+        OK.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        OK.replace(b"Length: 2", b"Length: 02"),
+        OK.replace(b"Length: 2", b"Length: +2"),
+        OK.replace(b"Length: 2", b"Length: 2, 2"),
+        OK.replace(b"Length: 2", b"Length:2  "),
+        OK.replace(b"Length: 2", b"Length: 2\r\nContent-Length: 1"),
+        OK.replace(b"Length: 2", b"Length: 0"),
+        OK.replace(b"Length: 2", b"Length: 1"),
+        OK.replace(b"Content-Length: 2", b"location: /a?\xe9\r\nLocation: /b\r\nCONTENT-LENGTH: 2"),
+        OK.replace(b"Content-Length: 2", b"Location: /a\r\n /b\r\nContent-Length: 2"),
+        OK.replace(b"Content-Length: 2", b"Location : /a\r\nContent-Length: 2"),
+        OK.replace(b"Content-Length: 2", b"X\r\nContent-Length: 2"),
+        OK.replace(b"Content-Length: 2", b"Connection: close\r\nContent-Length: 2"),
+        OK.replace(b"Content-Length: 2", b"Connection: keep-alive\r\nContent-Length: 2"),
+        OK.replace(b"Content-Length: 2\r\n", b""),
+        OK.replace(
+            b"Content-Length: 2\r\n\r\n", b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+        ),
+        OK.replace(b"200 OK", b"204 No Content"),
+        OK.replace(b"200 OK", b"304 Not Modified"),
+        OK.replace(b"200 OK", b"999 ?"),
+        OK.replace(b"\r\n", b"\n"),
+        b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + OK,
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_comes_whole_is_what_http_client_reads_in_pieces(
+    serve: type[Served], monkeypatch: pytest.MonkeyPatch, answer: bytes, method: str
+) -> None:
+    def heard(piece_bytes: int) -> object:
+        monkeypatch.setattr(http_connections, "_PIECE_BYTES", piece_bytes)
+        connections = HttpConnections(serve([answer]).server, most_kept=1)
+        try:
+            got = connections.request(method, "/", timeout_s=PATIENCE_S)
+            got.load()
+        except http_connections.HTTP_ERRORS as error:
+            return repr(error)
+        buffer = bytearray(10)
+        size = got.readinto(buffer) if method == "HEAD" else None
+        return got.status, dict(got.headers), got.data, size, len(connections._kept)
+
+    assert heard(1 << 16) == heard(1)
