@@ -73,7 +73,7 @@ class OutputCollector:
             if self._tracker is not None and self._on_progress is not None and not fact.is_result(self._frame_nodes):
                 self._on_progress(self._tracker.see_preview(fact.node_id, fact.content))
             return
-        if isinstance(time_ms := fact.data.get("timestamp"), int | float):
+        if isinstance(time_ms := fact.data.get("timestamp"), (int, float)):
             if fact.kind == "execution_start":
                 self._files.begin(time_ms / 1000)
             elif fact.kind in _ENDS:

@@ -156,10 +156,11 @@ def identify_node(graph: Mapping[str, Any], node_id: str, display_node: str | No
 
     Expanded nodes have ids like `7.0.0.2`; the engine names the node they are shown as.
     """
-    candidates = [node_id, display_node or ""]
-    # `7.0.0.2`, then `7.0.0`, …: also ids of the submitted graph may have dots.
-    candidates += [node_id[:at] for at in range(len(node_id) - 1, 0, -1) if node_id[at] == "."]
-    known = next((candidate for candidate in candidates if candidate in graph), node_id)
+    known = node_id
+    if node_id not in graph:
+        # `7.0.0.2`, then `7.0.0`, …: also ids of the submitted graph may have dots.
+        shorter = [node_id[:at] for at in range(len(node_id) - 1, 0, -1) if node_id[at] == "."]
+        known = next((candidate for candidate in (display_node or "", *shorter) if candidate in graph), node_id)
     node = graph.get(known)
     class_type = str(node.get("class_type", "")) if isinstance(node, Mapping) else ""
     meta = node.get("_meta") if isinstance(node, Mapping) else None
@@ -247,7 +248,7 @@ def _is_only_files(value: object, depth: int) -> bool:
 
 def _place_of(value: object) -> Place | None:
     """The place of a file as ComfyUI's nodes name it."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("filename"), str) or not value["filename"]:
+    if not isinstance(value, dict) or not isinstance(value.get("filename"), str) or not value["filename"]:
         return None
     return Place(value["filename"], str(value.get("subfolder") or ""), str(value.get("type") or "output"))
 

@@ -56,6 +56,9 @@ _LAST_FRAMES_S = 1.0
 #: Raised by reading JSON that is not in ComfyUI's form: another server answers there.
 _NOT_COMFYUI = (AttributeError, IndexError, KeyError, TypeError)
 
+#: `A | B` would be made anew for each event.
+_SEEN = (EventSeen, FrameSeen)
+
 Watcher = Callable[[EventSeen | FrameSeen], None]
 
 
@@ -218,7 +221,7 @@ class PromptRunner:
             self._take(fact)
 
     def _take(self, fact: Fact) -> None:
-        if isinstance(fact, EventSeen | FrameSeen):
+        if isinstance(fact, _SEEN):
             self._watch(fact)
         self._observe(fact)
 

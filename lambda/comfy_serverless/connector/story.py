@@ -39,7 +39,7 @@ class Story:
 
     def see(self, kind: str, data: Mapping[str, Any]) -> None:
         """Take in one event."""
-        if isinstance(time_ms := data.get("timestamp"), int | float):
+        if isinstance(time_ms := data.get("timestamp"), (int, float)):
             self._times[kind] = time_ms
         match kind:
             case "execution_cached":

@@ -351,7 +351,7 @@ def is_shallow(workflow: Mapping[str, Any]) -> bool:
             id(child): child
             for container in level
             for child in (container.values() if isinstance(container, Mapping) else container)
-            if type(child) not in _PLAIN and isinstance(child, (Mapping, list, tuple))
+            if type(child) not in _PLAIN and isinstance(child, (dict, list, tuple, Mapping))
         }
         level = list(children.values())
         if not level:
