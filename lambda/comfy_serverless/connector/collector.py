@@ -132,7 +132,7 @@ class OutputCollector:
             self._announce(node, outputs)
 
     def _take_known(self) -> None:
-        """Take what nodes have shown, as far as nothing must be waited for. The next event, or the end, takes the rest."""
+        """Take what nodes have shown, as far as nothing must be waited for; the rest with the next event or the end."""
         while self._waiting and self._files.knows(self._waiting[0][1]):
             data, _ = self._waiting.popleft()
             self._see_outputs(str(data["node"]), data)
