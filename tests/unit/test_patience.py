@@ -186,6 +186,12 @@ def test_no_test_sets_the_tables_clock_in_some_of_its_modules_only() -> None:
         "end = time.monotonic() + 5\n    while not is_so():\n        assert time.monotonic() < end",
         "subprocess.run(command, timeout=5)",
         "thread.join(timeout=2)",
+        "thread.join(2)",
+        "found = future.result(5)",
+        "found = queue.get(True, 5)",
+        "assert ended.wait(5)",
+        "assert is_right and ended.wait(5)",
+        "assert condition.wait_for(is_so, 5)",
         "begun = time.perf_counter_ns()\n    assert time.perf_counter_ns() - begun < 5e9",
     ],
 )
@@ -205,6 +211,11 @@ def test_a_test_that_judges_the_wall_clock_is_found(bad: str) -> None:
         "name = f'{time.time()}' + '.png'\n    assert wanted < name",
         "run(timeout='5', until=time.monotonic() + None)",
         "assert not ended.wait(timeout=0.5)",
+        "assert not ended.wait(0.5)",
+        "stopping.wait(0.5)",
+        "found = settings.get('number', 5)",
+        "name = ', '.join(names)",
+        "assert ended.wait(PATIENCE_S)",
     ],
 )
 def test_a_test_that_holds_on_any_machine_is_not(good: str) -> None:
