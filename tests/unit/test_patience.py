@@ -175,6 +175,18 @@ def test_no_test_sets_the_tables_clock_in_some_of_its_modules_only() -> None:
     assert [file.name for file in others if patched.search(file.read_text())] == []
 
 
+def test_every_server_of_a_test_ends_at_once() -> None:
+    """`shutdown` waits until the server looks whether it shall end: each half second, if nothing else is said."""
+    slow = re.compile(r"target=[\w.]*\.serve_forever(?!,\s*(args=\(0\.0|kwargs=))")
+    files = [file for folder in (TESTS, TESTS.parent / "benchmarks") for file in folder.rglob("*.py")]
+    assert [file.name for file in files if file != Path(__file__) and slow.search(file.read_text("utf-8"))] == []
+
+
+def test_every_server_of_the_local_stack_ends_at_once() -> None:
+    files = (TESTS.parent / "local").rglob("*.py")
+    assert [file.name for file in files if "HTTPServer" in file.read_text("utf-8")] == ["http_server.py"]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
