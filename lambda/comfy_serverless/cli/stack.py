@@ -177,6 +177,7 @@ def releases_of(stack: str) -> tuple[Releases, Mapping[str, str]]:
     import boto3
 
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+    from comfy_serverless.aws.sagemaker import endpoint_clients
     from comfy_serverless.aws.sqs import CONFIG, sqs_client
     from comfy_serverless.cli.releases import Releases
     from comfy_serverless.table.dispatch import Endpoint
@@ -184,9 +185,12 @@ def releases_of(stack: str) -> tuple[Releases, Mapping[str, str]]:
     # Functions that do not look for a live release yet are of stacks without the output BatchQueueUrl.
     outputs = these_outputs(stack, "BatchQueueUrl", TABLE_OUTPUT, "JobQueueUrl", "AssetsBucketName", "OutputBucketName")
 
+    def endpoint(name: str) -> Endpoint:
+        return Endpoint(*endpoint_clients(), name)
+
     ssm, table = boto3.client("ssm", config=CONFIG), Table(dynamodb_client(), outputs[TABLE_OUTPUT])
     own = outputs["JobQueueUrl"], outputs["BatchQueueUrl"]
-    return Releases(stack, *own, ssm, sqs_client(), table, Endpoint.named), outputs
+    return Releases(stack, *own, ssm, sqs_client(), table, endpoint), outputs
 
 
 def check_on(releases: Releases, release: Release, outputs: Mapping[str, str], *, timeout_s: float) -> Check:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
+    from comfy_serverless.table.dispatch import Endpoint
     from comfy_serverless.table.gate import Gate
     from comfy_serverless.table.jobs import JobStore
     from comfy_serverless.table.settlement import Settlement
@@ -167,19 +168,27 @@ def keys() -> ApiKeyStore:
 # Where jobs, orders and webhooks are sent.
 
 
+def endpoint(name: str) -> Endpoint:
+    """The SageMaker endpoint of this name."""
+    from comfy_serverless.aws.sagemaker import endpoint_clients
+    from comfy_serverless.table.dispatch import Endpoint
+
+    return Endpoint(*endpoint_clients(), name)
+
+
 @functools.cache
 def workers() -> Workers:
     """Where jobs are sent to run: queues, with functions or an endpoint behind them."""
     import boto3
 
     from comfy_serverless.aws.sqs import CONFIG
-    from comfy_serverless.table.dispatch import Endpoint, Queues, Switch
+    from comfy_serverless.table.dispatch import Queues, Switch
 
     (url,) = settings().require("job_queue_url")
     image, version = settings().worker_image, settings().release_version
     own = Queues.at(url, settings().batch_queue_url, sqs=sqs(), image=image, version=version)
     parameter = settings().dispatch_parameter
-    return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), Endpoint.named)
+    return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
 
 
 @functools.cache
@@ -276,12 +285,11 @@ def gate() -> Gate:
 
     from comfy_serverless.aws.sqs import CONFIG
     from comfy_serverless.batches.store import hold_back
-    from comfy_serverless.table.dispatch import Endpoint
     from comfy_serverless.table.gate import Fleet, Gate, PlaceStore
 
     name, _, _, _ = settings().require("endpoint_name", "jobs_table", "job_queue_url", "batch_queue_url")
     return Gate(
-        Endpoint.named(name),
+        endpoint(name),
         Fleet(boto3.client("sagemaker", config=CONFIG), name),
         jobs(),
         PlaceStore(table(), name),

@@ -21,11 +21,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self, TypeVar
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import error_code
-from comfy_serverless.aws.sqs import CONFIG, JobQueue
+from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.errors import InvalidSetting, Kind
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import emit_failure, log
@@ -116,11 +115,6 @@ class Endpoint(Workers):
     name: str
     _depth: int = 0
     _depth_at: float = field(default=-TARGET_KNOWN_S)
-
-    @classmethod
-    def named(cls, name: str) -> Self:
-        """The endpoint of this name."""
-        return cls(boto3.client("sagemaker-runtime", config=CONFIG), boto3.client("cloudwatch", config=CONFIG), name)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:  # noqa: ARG002  (SageMaker has neither)
         """See `Workers`. The message has a few hundred bytes, so that it is always sent inline."""
