@@ -39,7 +39,7 @@ def endless_queue() -> Iterator[str]:
     """Run one, and yield its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="endless queue", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="endless queue", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"

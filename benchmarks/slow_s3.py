@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
 def slow_s3() -> Iterator[SlowS3]:
     """Run one."""
     server = SlowS3()
-    thread = threading.Thread(target=server.serve_forever, name="slow-s3", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="slow-s3", daemon=True)
     thread.start()
     try:
         yield server

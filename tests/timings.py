@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 #: Of the wall. What a processor has computed (`time.process_time`), and `QuietClock`, tell something of the code.
 _CLOCKS = ("monotonic", "perf_counter")
@@ -16,6 +16,10 @@ _WALL = frozenset(
 )
 #: Nothing that has to happen may get less, in seconds and in a browser's milliseconds.
 LEAST_S, LEAST_MS = 30, 30_000
+#: Methods that take a time out as an argument without a name, and which one it is. Those that are also other things'
+#: (`wait`: a pause, mostly) count where somebody asserts what they answer.
+_POSITIONS = {"join": 0, "result": 0, "exception": 0, "acquire": 1, "communicate": 1, "get": 1, "put": 2}
+_ASSERTED = {"wait": 0, "wait_for": 1}
 #: What expects that time runs out.
 _EXPECTED = ("pytest.raises", "suppress", "contextlib.suppress")
 _CAUGHT = re.compile(r"Timeout|RequestException|OSError|\bException\b")
@@ -125,14 +129,35 @@ def _compared(nodes: list[ast.AST]) -> Iterator[tuple[ast.expr, ast.expr, int]]:
 def _short_timeouts(tree: ast.AST, *, least: float, is_expected: bool = False) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Call) and not is_expected:
-            for word in node.keywords:
-                if word.arg == "timeout" and _is_below(word.value, least):
-                    unit = "ms" if least == LEAST_MS else "s"
-                    yield (
-                        f"{node.lineno}: timeout={ast.unparse(word.value)} is little for what has to happen: at least "
-                        f"{least} {unit} costs no more (of what shall not happen say `not` or `pytest.raises`)"
-                    )
+            words = [word.value for word in node.keywords if word.arg == "timeout"]
+            for value in (*words, *_at(node, _POSITIONS)):
+                if _is_below(value, least):
+                    yield _too_little(node, value, least)
+        elif isinstance(node, ast.Assert):
+            asserted = node.test.values if isinstance(node.test, ast.BoolOp) else [node.test]
+            for call in (one for one in asserted if isinstance(one, ast.Call)):
+                yield from (
+                    _too_little(call, value, least) for value in _at(call, _ASSERTED) if _is_below(value, least)
+                )
         yield from _short_timeouts(node, least=least, is_expected=is_expected or _expects_it(node))
+
+
+def _at(call: ast.Call, positions: Mapping[str, int]) -> list[ast.expr]:
+    """The argument without a name that is a time out, if there is one."""
+    position = positions.get(call.func.attr) if isinstance(call.func, ast.Attribute) else None
+    if position is None or len(call.args) <= position:
+        return []
+    first = call.args[0]
+    is_of_queue = call.func.attr != "get" or (isinstance(first, ast.Constant) and first.value is True)
+    return [call.args[position]] if is_of_queue else []  # of a mapping it is the default
+
+
+def _too_little(node: ast.Call, value: ast.expr, least: float) -> str:
+    return (
+        f"{node.lineno}: timeout={ast.unparse(value)} is little for what has to happen: at least "
+        f"{least} {'ms' if least == LEAST_MS else 's'} costs no more (of what shall not happen say `not` or "
+        "`pytest.raises`)"
+    )
 
 
 def _expects_it(node: ast.AST) -> bool:

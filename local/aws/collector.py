@@ -8,12 +8,13 @@ from __future__ import annotations
 import gzip
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from local.aws.http_server import LocalServer
 from local.aws.processes import LOOPBACK
 
 _ERROR = 2
@@ -55,7 +56,7 @@ class Collector:
         self._lock = threading.Lock()
         self.requests: list[bytes] = []
         handler = type("_Handler", (_Handler,), {"collector": self})
-        self._server = ThreadingHTTPServer((host, 0), handler)
+        self._server = LocalServer((host, 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="collector", daemon=True)
 
     @property

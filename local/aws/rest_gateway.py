@@ -11,10 +11,11 @@ import re
 import threading
 import uuid
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from local.aws.http_server import LocalServer
 from local.aws.processes import LOOPBACK
 from local.aws.runtime_api import FunctionFailed, Prelude, ProtocolBroken, StreamingFunction, Throttled
 from local.aws.template import properties_of
@@ -58,8 +59,7 @@ class RestGateway:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        self._server.daemon_threads = True
+        self._server = LocalServer((LOOPBACK, 0), Handler)
 
     @property
     def url(self) -> str:

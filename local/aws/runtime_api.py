@@ -16,9 +16,10 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final, NamedTuple
 
+from local.aws.http_server import LocalServer
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment
 
@@ -106,8 +107,7 @@ class RuntimeApi:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((host, 0), Handler)
-        self._server.daemon_threads = True
+        self._server = LocalServer((host, 0), Handler)
         threading.Thread(target=self._server.serve_forever, name="runtime api", daemon=True).start()
 
     @property

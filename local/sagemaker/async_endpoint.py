@@ -19,7 +19,7 @@ import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +27,7 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import NewConnectionError
 
+from local.aws.http_server import LocalServer
 from local.aws.processes import LOOPBACK
 from local.sagemaker.async_instance import Health, Instance, Start
 from local.sagemaker.async_invocation import HEADER, FailureLayout, Invocation, Refused
@@ -96,7 +97,7 @@ class AsyncEndpoint:
         self._busy_at = time.monotonic()
         self.instances: list[Instance] = []
         self._leaving: list[Instance] = []
-        self._server = ThreadingHTTPServer((LOOPBACK, port), _handler_of(self))
+        self._server = LocalServer((LOOPBACK, port), _handler_of(self))
         self._threads = [
             threading.Thread(target=self._server.serve_forever, name="endpoint http", daemon=True),
             threading.Thread(target=self._scale, name="endpoint scaling", daemon=True),

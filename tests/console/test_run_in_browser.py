@@ -269,6 +269,26 @@ def test_a_button_that_is_pressed_while_an_upload_ends_still_does_its_work(
     expect(page.locator(".files .name")).to_contain_text("fox.png")
 
 
+def test_the_button_of_a_file_whose_own_upload_ends_keeps_its_press_and_its_focus(
+    browsing: Browsing, ann: Person, samples: Samples
+) -> None:
+    page = console(browsing, ann, "run/thumbnail")
+    page.locator(".kind-file .drop").wait_for()
+    uploads = Held(page, "**/api/v2/assets")
+    drop(page, ".kind-file .drop", {"fox.png": plain_picture()})
+    expect(page.locator(".files .bar")).to_have_count(1)
+    remove = page.get_by_role("button", name="Remove fox.png")
+    remove.focus()
+    remove.hover()
+    page.mouse.down()
+    assert comes(page, lambda: uploads.asked("POST"))
+    uploads.release()
+    expect(page.locator(".files .bar")).to_have_count(0)
+    expect(remove).to_be_focused()
+    page.mouse.up()
+    expect(page.locator(".files li")).to_have_count(0)
+
+
 def test_a_picture_without_a_workflow_becomes_the_input_of_the_open_form(
     browsing: Browsing, ann: Person, samples: Samples
 ) -> None:

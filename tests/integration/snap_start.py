@@ -126,7 +126,7 @@ def snap_started(
 ) -> Iterator[tuple[RuntimeApi, LocalProcess]]:
     """A function in its real runtime, told that it is to be a snapshot."""
     api = RuntimeApi()
-    threading.Thread(target=api.serve_forever, daemon=True).start()
+    threading.Thread(target=api.serve_forever, args=(0.02,), daemon=True).start()
     settings = {
         **clean_environment(),
         "PYTHONPATH": f"{source_root}:{SOURCE_ROOT}",

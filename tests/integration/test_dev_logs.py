@@ -44,7 +44,7 @@ def receiver() -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer((LOOPBACK, 0), Taker)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://{LOOPBACK}:{server.server_port}/"
     server.shutdown()
 

@@ -328,7 +328,7 @@ def test_a_webhook_is_called_signed_and_again_until_it_is_heard(stack: DevStack)
 
     key = bytes(range(32))
     with ThreadingHTTPServer((LOOPBACK, 0), Receiver) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         body = {
             "workflow": small(6),
             "webhook_url": f"http://{LOOPBACK}:{server.server_port}/hook",

@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def runtime(program: str, tmp_path: Path) -> Iterator[tuple[RuntimeApi, subprocess.Popen[bytes]]]:
     api = RuntimeApi()
-    threading.Thread(target=api.serve_forever, daemon=True).start()
+    threading.Thread(target=api.serve_forever, args=(0.02,), daemon=True).start()
     environment = {
         **clean_environment(),
         "PYTHONPATH": str(LAMBDA),

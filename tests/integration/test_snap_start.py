@@ -90,7 +90,7 @@ class CredentialsServer(ThreadingHTTPServer):
         self.secret = ""
         self.lasts = timedelta(hours=6)
         self.given: list[str] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:

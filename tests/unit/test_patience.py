@@ -175,6 +175,18 @@ def test_no_test_sets_the_tables_clock_in_some_of_its_modules_only() -> None:
     assert [file.name for file in others if patched.search(file.read_text())] == []
 
 
+def test_every_server_of_a_test_ends_at_once() -> None:
+    """`shutdown` waits until the server looks whether it shall end: each half second, if nothing else is said."""
+    slow = re.compile(r"target=[\w.]*\.serve_forever(?!,\s*(args=\(0\.0|kwargs=))")
+    files = [file for folder in (TESTS, TESTS.parent / "benchmarks") for file in folder.rglob("*.py")]
+    assert [file.name for file in files if file != Path(__file__) and slow.search(file.read_text("utf-8"))] == []
+
+
+def test_every_server_of_the_local_stack_ends_at_once() -> None:
+    files = (TESTS.parent / "local").rglob("*.py")
+    assert [file.name for file in files if "HTTPServer" in file.read_text("utf-8")] == ["http_server.py"]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -186,6 +198,12 @@ def test_no_test_sets_the_tables_clock_in_some_of_its_modules_only() -> None:
         "end = time.monotonic() + 5\n    while not is_so():\n        assert time.monotonic() < end",
         "subprocess.run(command, timeout=5)",
         "thread.join(timeout=2)",
+        "thread.join(2)",
+        "found = future.result(5)",
+        "found = queue.get(True, 5)",
+        "assert ended.wait(5)",
+        "assert is_right and ended.wait(5)",
+        "assert condition.wait_for(is_so, 5)",
         "begun = time.perf_counter_ns()\n    assert time.perf_counter_ns() - begun < 5e9",
     ],
 )
@@ -205,6 +223,11 @@ def test_a_test_that_judges_the_wall_clock_is_found(bad: str) -> None:
         "name = f'{time.time()}' + '.png'\n    assert wanted < name",
         "run(timeout='5', until=time.monotonic() + None)",
         "assert not ended.wait(timeout=0.5)",
+        "assert not ended.wait(0.5)",
+        "stopping.wait(0.5)",
+        "found = settings.get('number', 5)",
+        "name = ', '.join(names)",
+        "assert ended.wait(PATIENCE_S)",
     ],
 )
 def test_a_test_that_holds_on_any_machine_is_not(good: str) -> None:

@@ -119,9 +119,13 @@ def described_for(
     Args:
         object_info: what the workers declare now, for the choices.
     """
-    for version in behind.beside.map(lambda one: version_of(behind, one), found):
-        if version is not None:
-            yield views.as_described(version, object_info)
+
+    def described(one: Listed) -> Described | None:
+        # The version ends here: whole ones of all workflows may have more than the memory.
+        version = version_of(behind, one)
+        return None if version is None else views.as_described(version, object_info)
+
+    yield from filter(None, behind.beside.map(described, found))
 
 
 def version_of(behind: Services, one: Listed, *, key: str = "") -> Version | None:

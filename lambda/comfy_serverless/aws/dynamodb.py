@@ -1,13 +1,16 @@
 """DynamoDB with plain dictionaries: all that our stores need of it, and nothing more.
 
 Items hold texts, whole numbers, booleans, lists, maps and sets of texts; a value of None has no attribute.
+
+DynamoDB deletes an item up to some days after the moment at which it `expires`. From that moment on no read returns it
+here, and a write that must be the first is conditional on `NOT_THERE`: nothing depends on when it is deleted.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 Item = dict[str, Any]
+
+#: The attribute that says when an item ends, in seconds since 1970: that of the table's TimeToLiveSpecification.
+EXPIRES = "expires"
+#: The condition that there is no such item, or that it has expired; `not_there` has its value.
+NOT_THERE = f"attribute_not_exists(pk) OR #{EXPIRES} <= :now"
 _T = TypeVar("_T")
 
 #: DynamoDB's own limits for one call of BatchWriteItem and of BatchGetItem.
@@ -119,7 +127,8 @@ class Table:
         """One item, or None."""
         key = to_item({"pk": pk, "sk": sk})
         answer = self._client.get_item(TableName=self.name, Key=key, ConsistentRead=consistent)
-        return from_item(answer["Item"]) if "Item" in answer else None
+        found = _kept([answer["Item"]] if "Item" in answer else ())
+        return found[0] if found else None
 
     def put(self, item: Mapping[str, Any], *, condition: str = "", values: Mapping[str, Any] | None = None) -> None:
         """Write a whole item. Raises ConditionFailed if the condition does not hold."""
@@ -171,6 +180,8 @@ class Table:
     ) -> Page:
         """One page of a query; consistent, unless it is of an index.
 
+        An index has only some of the attributes: one that has no `expires` still finds what has expired.
+
         Args:
             condition: on the keys; names begin with `#`, values with `:`.
             filter_by: a filter expression.
@@ -191,7 +202,7 @@ class Table:
             request["ExclusiveStartKey"] = to_item(start)
         answer = self._client.query(TableName=self.name, **request)
         last_key = answer.get("LastEvaluatedKey")
-        return Page(items=[*map(from_item, answer["Items"])], last_key=from_item(last_key) if last_key else None)
+        return Page(items=_kept(answer["Items"]), last_key=from_item(last_key) if last_key else None)
 
     def query_all(self, condition: str, values: Mapping[str, Any], *, index: str | None = None) -> Iterator[Item]:
         """All items of a query, page after page."""
@@ -241,7 +252,7 @@ class Table:
             pending: Any = {self.name: {"Keys": wanted, "ConsistentRead": True, **_projection(attributes)}}
             for _ in attempts(_PAUSES_S):
                 answer = self._client.batch_get_item(RequestItems=pending)
-                items += map(from_item, answer["Responses"].get(self.name, []))
+                items += _kept(answer["Responses"].get(self.name, ()))
                 pending = answer["UnprocessedKeys"]
                 if not pending:
                     break
@@ -318,6 +329,11 @@ def names_in(expression: str) -> dict[str, str]:
     return {word: word[1:] for word in words if word.startswith("#")}
 
 
+def not_there() -> dict[str, Any]:
+    """The values of the condition `NOT_THERE`, as of now."""
+    return {"now": now_s()}
+
+
 def now_s() -> int:
     """This moment, in whole seconds since 1970, as in TTL attributes and leases."""
     return int(time.time())
@@ -331,6 +347,12 @@ def now_text() -> str:
 def moment_of(epoch_s: int) -> datetime:
     """The moment of a TTL attribute."""
     return datetime.fromtimestamp(epoch_s, UTC)
+
+
+def _kept(items: Iterable[Mapping[str, Any]]) -> list[Item]:
+    """Items as plain values, without those that have expired."""
+    now = now_s()
+    return [item for item in map(from_item, items) if EXPIRES not in item or item[EXPIRES] > now]
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -358,7 +380,7 @@ def _condition(condition: str, values: Mapping[str, Any] | None) -> dict[str, An
 def _projection(attributes: Sequence[str]) -> dict[str, Any]:
     if not attributes:
         return {}
-    names = {f"#{name}": name for name in attributes}
+    names = {f"#{name}": name for name in (*attributes, EXPIRES)}
     return {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
 
 

@@ -49,6 +49,7 @@ class Batch:
         sent_lines: how many lines it has, of one that was read when it came.
         pause: why we have paused it, in words for its owner; None if a person has, or nobody.
         cut: why the rest of its manifest is not read, in such words; None as long as it is.
+        expires: when it is forgotten with all that is of it, in seconds since 1970; None before it is written.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Batch:
     sent_lines: int | None = None
     pause: str | None = None
     cut: str | None = None
+    expires: int | None = None
 
     @classmethod
     def from_item(cls, item: Item) -> Self:

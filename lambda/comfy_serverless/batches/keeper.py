@@ -297,7 +297,7 @@ class Keeper(BatchReader):
                 missing = [one.line for one in chunk.lines if one.is_missing and one.line.offset < part.offset]
                 bad = self.submit(batch, missing, draws=part.draws if part.has_ids_of_places else None)
                 # The workflow that it names may be gone: its number is not known here.
-                self.batches.mark_bad(batch.id, [replace(one, line=None) for one in bad])
+                self.batches.mark_bad(batch, [replace(one, line=None) for one in bad])
                 return
         elif fate.state is not None and fate.state.is_parked:  # its message came just before the resume
             self._resume_at(batch, fate.line.offset)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, now_s, put_write
+from comfy_serverless.aws.dynamodb import NOT_THERE, ConditionFailed, Item, Table, not_there, now_s, put_write
 from comfy_serverless.batches.batch import Batch
 from comfy_serverless.batches.ranges import Range, batch_key, batch_pk
 from comfy_serverless.errors import IdempotencyKeyReuse
@@ -45,11 +45,10 @@ class BatchLists:
         """
         expires = expires_at()
         parts = [Range(start=start, end=end, offset=start, begun=0, touched=now_s()) for start, end in ranges]
-        writes = [put_write(batch.to_item(expires), condition="attribute_not_exists(pk)")]
+        writes = [put_write(batch.to_item(expires), condition=NOT_THERE, values=not_there())]
         if idempotency_key is not None:
-            free = "attribute_not_exists(pk) OR #expires < :now"
             key = idempotency_item(batch.owner, idempotency_key)
-            writes.append(put_write(key, condition=free, values={"now": now_s()}))
+            writes.append(put_write(key, condition=NOT_THERE, values=not_there()))
         writes += map(put_write, [*(part.to_item(batch.id, expires) for part in parts), *rows_of(batch, expires)])
         if not batch.is_owned:
             writes.append(put_write(newest_dropped(batch, expires)))

@@ -177,7 +177,7 @@ class BatchReader:
                 drawing=drawing.drawing,
                 steady=drawing.steady,
             )
-            if not self.batches.mark_read(batch.id, part, after, bad):
+            if not self.batches.mark_read(batch, part, after, bad):
                 log.info("another function reads this range", batch=batch.id, start=part.start)
                 return True
             part = after
@@ -185,7 +185,7 @@ class BatchReader:
             if now() >= until:
                 return part.is_read
         if not part.is_read:  # only the rest of a line that began before is left
-            self.batches.mark_read(batch.id, part, replace(part, offset=part.end), [])
+            self.batches.mark_read(batch, part, replace(part, offset=part.end), [])
         return True
 
     def _count_bad(self, batch: Batch, count: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Update, now_s, now_text
+from comfy_serverless.aws.dynamodb import NOT_THERE, ConditionFailed, Item, Update, not_there, now_s, now_text
 from comfy_serverless.batches.batch import ADVANCE_EVERY_S, Batch, BatchStatus
 from comfy_serverless.batches.lists import ALL, BatchLists, expires_at, newest_dropped, rows_of
 from comfy_serverless.batches.ranges import BadLine, Range, batch_key, batch_pk, first_lines, range_sk
@@ -46,7 +46,7 @@ class BatchStore(BatchLists):
         self._table.put(newest_dropped(batch, expires))
         self._table.put_all(rows_of(batch, expires))
         try:
-            self._table.put(batch.to_item(expires), condition="attribute_not_exists(pk)")
+            self._table.put(batch.to_item(expires), condition=NOT_THERE, values=not_there())
         except ConditionFailed:
             return False
         return True
@@ -125,13 +125,13 @@ class BatchStore(BatchLists):
         found = self._table.query_all("#pk = :pk AND #sk BETWEEN :first AND :last", values)
         return {int(item["sk"].partition("#")[2]): str(item["message"]) for item in found}
 
-    def mark_bad(self, batch_id: str, bad: Sequence[BadLine]) -> None:
+    def mark_bad(self, batch: Batch, bad: Sequence[BadLine]) -> None:
         """Write which lines are bad, with their numbers in the range."""
-        expires = expires_at()
+        expires = batch.expires or expires_at()
         self._table.put_all(
             [
                 {
-                    "pk": batch_pk(batch_id),
+                    "pk": batch_pk(batch.id),
                     "sk": _bad_sk(one.offset),
                     "line": one.line,
                     "message": one.message,
@@ -141,13 +141,13 @@ class BatchStore(BatchLists):
             ]
         )
 
-    def mark_read(self, batch_id: str, before: Range, after: Range, bad: Sequence[BadLine]) -> bool:
+    def mark_read(self, batch: Batch, before: Range, after: Range, bad: Sequence[BadLine]) -> bool:
         """Write how far a range has been read. Returns False if another reader was faster.
 
         Args:
             bad: lines with their numbers in the range.
         """
-        self.mark_bad(batch_id, bad)
+        self.mark_bad(batch, bad)
         read: dict[str, Any] = {"offset": after.offset, "lines": after.lines, "bad": after.bad, "touched": now_s()}
         if after.begun is not None:
             read["begun"] = after.begun
@@ -156,7 +156,7 @@ class BatchStore(BatchLists):
         if after.steady != before.steady:
             read["steady"] = sorted(after.steady)
         change = Update(
-            pk=batch_pk(batch_id),
+            pk=batch_pk(batch.id),
             sk=range_sk(before.start),
             assign=read,
             # A range whose rest is not read may have its part of the report before a reader's last chunk.
@@ -249,7 +249,7 @@ class BatchStore(BatchLists):
 
     def mark_taken(self, batch: Batch, size_bytes: int, ranges: Sequence[tuple[int, int]]) -> Batch | None:
         """Write that `manifest` has the lines of a batch, and their ranges. Returns it; None if it was so before."""
-        expires = expires_at()
+        expires = batch.expires or expires_at()
         # They have no reader yet: whoever resumes a batch that is paused meanwhile has them read.
         parts = [Range(start=start, end=end, offset=start, begun=0) for start, end in ranges]
         self._table.put_all([part.to_item(batch.id, expires) for part in parts])

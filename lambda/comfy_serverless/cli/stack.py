@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.aws.sqs import JobQueue
@@ -161,11 +162,11 @@ def clients_of_logs() -> tuple[BaseClient, BaseClient]:
     """The clients that find the logs of a stack, and that read them."""
     import boto3
 
-    return boto3.client("cloudformation"), boto3.client("logs")
+    return client_of_stacks(), boto3.client("logs")
 
 
 def client_of_stacks() -> CloudFormationClient:
-    """The client that deletes stacks."""
+    """The client that describes stacks, and deletes them."""
     import boto3
 
     return boto3.client("cloudformation")
@@ -176,6 +177,7 @@ def releases_of(stack: str) -> tuple[Releases, Mapping[str, str]]:
     import boto3
 
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+    from comfy_serverless.aws.sagemaker import endpoint_clients
     from comfy_serverless.aws.sqs import CONFIG, sqs_client
     from comfy_serverless.cli.releases import Releases
     from comfy_serverless.table.dispatch import Endpoint
@@ -184,8 +186,7 @@ def releases_of(stack: str) -> tuple[Releases, Mapping[str, str]]:
     outputs = these_outputs(stack, "BatchQueueUrl", TABLE_OUTPUT, "JobQueueUrl", "AssetsBucketName", "OutputBucketName")
 
     def endpoint(name: str) -> Endpoint:
-        runtime = boto3.client("sagemaker-runtime", config=CONFIG)
-        return Endpoint(runtime, boto3.client("cloudwatch", config=CONFIG), name)
+        return Endpoint(*endpoint_clients(), name)
 
     ssm, table = boto3.client("ssm", config=CONFIG), Table(dynamodb_client(), outputs[TABLE_OUTPUT])
     own = outputs["JobQueueUrl"], outputs["BatchQueueUrl"]
@@ -231,15 +232,13 @@ def operators_workflows(stack: str) -> OfOperator:
 
 def workflows_beside(releases: Releases, outputs: Mapping[str, str]) -> OfReleases:
     """Everybody's named workflows of a deployed stack, beside its releases."""
-    import boto3
-
     from comfy_serverless.aws.s3 import s3_client
     from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.settings import Settings
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.workflows.reader import WorkflowReader
 
-    described = boto3.client("cloudformation").describe_stacks(StackName=releases.stack)["Stacks"][0]
+    described = _described(releases.stack)
     parameters = {one.get("ParameterKey"): one.get("ParameterValue") for one in described.get("Parameters", [])}
     s3, bucket = s3_client(), outputs["AssetsBucketName"]
     return OfReleases(
@@ -303,10 +302,13 @@ def explained(options: argparse.Namespace, *, needs: str = _NEEDS_OF_STORES) -> 
 
 def outputs_of(stack: str) -> dict[str, str]:
     """All outputs of a deployed stack."""
-    import boto3
-
-    outputs = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
+    outputs = _described(stack).get("Outputs", [])
     return {str(output.get("OutputKey")): str(output.get("OutputValue")) for output in outputs}
+
+
+def _described(stack: str) -> StackTypeDef:
+    """What CloudFormation says of a deployed stack."""
+    return client_of_stacks().describe_stacks(StackName=stack)["Stacks"][0]
 
 
 def these_outputs(stack: str, *names: str) -> dict[str, str]:

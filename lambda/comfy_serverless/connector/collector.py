@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome
 from comfy_serverless.connector.made_files import Made, MadeFiles, Place
-from comfy_serverless.connector.outputs import Output, file_output, frame_output, identify_node, outputs_of_node
+from comfy_serverless.connector.outputs import (
+    Output,
+    file_output,
+    frame_output,
+    identify_node,
+    outputs_of_node,
+    places_in,
+)
 from comfy_serverless.connector.progress import Progress, ProgressTracker
 from comfy_serverless.connector.writers import Writers
 from comfy_serverless.graph.nodes import known
@@ -57,6 +64,8 @@ class OutputCollector:
         self._cached: frozenset[str] = frozenset()
         self._last_progress: Progress | None = None
         self._announced: set[tuple[str, int]] = set()
+        #: What nodes have shown whose files must be asked for first, and which files; in this order they are taken.
+        self._waiting: deque[tuple[Mapping[str, Any], list[Place]]] = deque()
         #: What was taken while the run went on: it stays as it was.
         self._settled: dict[str, list[Output]] = {}
         self._by_node: dict[str, list[Output]] = {}
@@ -83,7 +92,10 @@ class OutputCollector:
         elif fact.kind == "execution_cached":
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
         elif fact.kind == "executed" and isinstance(fact.data.get("output"), Mapping):
-            self._see_outputs(str(fact.data["node"]), fact.data)
+            places = places_in(fact.data["output"])
+            self._files.knows(places)  # of all at once, though they are taken one after the other
+            self._waiting.append((fact.data, places))
+        self._take_known()
         if self._tracker is None or self._on_progress is None:
             return
         progress = self._tracker.see_event(fact.kind, fact.data)
@@ -119,8 +131,14 @@ class OutputCollector:
         for node, outputs in self._by_node.items():
             self._announce(node, outputs)
 
+    def _take_known(self) -> None:
+        """Take what nodes have shown, as far as nothing must be waited for; the rest with the next event or the end."""
+        while self._waiting and self._files.knows(self._waiting[0][1]):
+            data, _ = self._waiting.popleft()
+            self._see_outputs(str(data["node"]), data)
+
     def _see_outputs(self, node: str, data: Mapping[str, Any]) -> None:
-        """Take the outputs of a node that has just run, unless only the end of the run can tell which it has."""
+        """Take the outputs of a node that has run, unless only the end of the run can tell which it has."""
         if node in self._settled:
             return  # the message came twice
         identity = identify_node(self._graph, node, str(data.get("display_node") or node))

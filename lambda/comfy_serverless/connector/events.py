@@ -28,6 +28,7 @@ from comfy_serverless.connector.client import excerpt, reason_of
 from comfy_serverless.connector.facts import EventMissed, EventSeen, Fact, FrameSeen, SocketLost
 from comfy_serverless.connector.read_ahead import ReadAhead
 from comfy_serverless.connector.server import Server
+from comfy_serverless.connector.state_messages import StateMessages
 from comfy_serverless.connector.unusable import no_websocket
 
 logger = logging.getLogger(__name__)
@@ -245,6 +246,7 @@ class _FrameReader:
 
     def __init__(self) -> None:
         self._executing: tuple[str, str] | None = None
+        self._states = StateMessages()
 
     def read(self, opcode: int, payload: bytes) -> tuple[str, Fact] | None:
         """The prompt that a frame is about and the fact it carries; None for frames about no prompt."""
@@ -256,7 +258,7 @@ class _FrameReader:
 
     def _read_text(self, payload: bytes) -> tuple[str, Fact] | None:
         try:
-            message = json.loads(payload)
+            message = self._states.read(payload) or json.loads(payload)
             kind, data = message["type"], message["data"]
         except (ValueError, KeyError, TypeError) as error:
             raise _Unreadable from error

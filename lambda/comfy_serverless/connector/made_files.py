@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,9 @@ class MadeFiles(Protocol):
 
     def see_number(self, number: float | None) -> None:
         """Note the number of its submit, once it has ended: it tells whether another client's prompt was before it."""
+
+    def knows(self, places: Collection[Place]) -> bool:
+        """Whether `claim` can answer for these files without waiting; if not, it will some time after this call."""
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """The file that a node names, if the run has made it; a cached node has made its files in an earlier run."""

@@ -199,6 +199,14 @@ def outputs_of_node(
     return outputs, refused
 
 
+def places_in(shown: Mapping[str, Any]) -> list[Place]:
+    """The files that a node names among the values it showed; not those that it names by a path alone."""
+    values = (
+        value for key, some in shown.items() if not (key == _FLAG_KEY and _are_flags(some)) for value in _items(some)
+    )
+    return [place for place in map(_place_of, values) if place is not None]
+
+
 def frame_output(node: NodeIdentity, index: int, content: bytes, content_type: str) -> Output:
     """An image that came through the websocket and never was a file (SaveImageWebsocket)."""
     return Output(

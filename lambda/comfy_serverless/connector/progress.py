@@ -6,7 +6,7 @@ A node counts once, and a sampler once for each of its steps: beside twenty step
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,8 @@ class ProgressTracker:
         self._graph = graph
         self._weights = weights_of(graph)
         self._all = sum(self._weights.values())
-        self._done: set[str] = set()
+        self._done: frozenset[str] = frozenset()
+        self._weight_done = 0.0
         self._running: dict[str, float] = {}
         self._current: str | None = None
         self._step: tuple[int, int] | None = None
@@ -65,7 +66,7 @@ class ProgressTracker:
     def see_event(self, kind: str, data: Mapping[str, Any]) -> Progress | None:
         """A new snapshot, or None if the event has nothing to do with progress."""
         if kind == "execution_cached":
-            self._done.update(node for node in data.get("nodes") or () if node in self._graph)
+            self._finish(node for node in data.get("nodes") or () if node in self._graph)
         elif kind == "progress_state":
             self._see_states(data.get("nodes") or {})
         elif kind == "executing":
@@ -78,7 +79,7 @@ class ProgressTracker:
             if self._current is not None and self._current in self._graph:
                 self._see_part(self._current, data)
         elif kind == "execution_success":
-            self._done.update(self._graph)
+            self._finish(self._graph)
         else:
             return None
         return self.snapshot()
@@ -90,8 +91,7 @@ class ProgressTracker:
 
     def snapshot(self, *, preview: bytes | None = None) -> Progress:
         """Where the prompt stands now."""
-        reached = sum(self._weights[node] for node in self._done)
-        reached += sum(part * self._weights[node] for node, part in self._running.items() if node not in self._done)
+        reached = self._weight_done + sum(part * self._weights[node] for node, part in self._running.items())
         self._value = max(self._value, min(1.0, reached / self._all if self._all else 1.0))
         node = identify_node(self._graph, self._current) if self._current else None
         step, steps = self._step or (None, None)
@@ -105,20 +105,33 @@ class ProgressTracker:
             steps=steps,
             message=_message(node.title if node else None, step, steps),
             preview=preview,
-            done=frozenset(self._done),
+            done=self._done,
         )
 
     def _see_states(self, nodes: Mapping[str, Any]) -> None:
+        finished = []
         for node_id, state in nodes.items():
-            if node_id not in self._graph:
+            if node_id in self._done or node_id not in self._graph:
                 continue
             if state.get("state") == "finished":
-                self._done.add(node_id)
+                finished.append(node_id)
             else:
                 self._see_part(node_id, state)
+        self._finish(finished)
+
+    def _finish(self, nodes: Iterable[str]) -> None:
+        """These nodes are done; they may have been before."""
+        new = frozenset(nodes) - self._done
+        if new:
+            self._done |= new
+            self._weight_done += sum(self._weights[node] for node in new)
+            for node in new:
+                self._running.pop(node, None)
 
     def _see_part(self, node_id: str, state: Mapping[str, Any]) -> None:
         """A node says how far it is."""
+        if node_id in self._done:
+            return
         self._running[node_id] = min(1.0, _number(state.get("value")) / (_number(state.get("max")) or 1))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.made_files import Made, MadeFiles, Place, Remembered, View
@@ -13,6 +14,10 @@ logger = logging.getLogger(__name__)
 
 #: `Last-Modified` has whole seconds.
 _WHOLE_SECOND_S = 1.0
+#: So many files are asked for at once while a run goes on.
+_AT_ONCE = 4
+#: Where nodes make files.
+_FOLDERS = frozenset({"output", "temp"})
 
 
 class RemoteFiles(MadeFiles):
@@ -40,6 +45,9 @@ class RemoteFiles(MadeFiles):
         self._is_apart = is_apart
         self._began_s = time.time()
         self._made: dict[Place, Made] = {}
+        #: What ComfyUI was asked while the run went on.
+        self._asked: dict[Place, Future[float | None]] = {}
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="comfy-made")
 
     def begin(self, at_s: float) -> None:
         """See MadeFiles."""
@@ -51,13 +59,23 @@ class RemoteFiles(MadeFiles):
     def see_number(self, number: float | None) -> None:
         """See MadeFiles. Nothing is found here that no node names."""
 
+    def knows(self, places: Collection[Place]) -> bool:
+        """See MadeFiles. ComfyUI is asked in other threads: it may be slow, and events must not wait for it."""
+        wanted = [place for place in places if place.folder_type in _FOLDERS and place not in self._made]
+        for place in wanted:
+            if place not in self._asked:
+                self._asked[place] = self._threads.submit(self._changed_at, place)
+        return all(self._asked[place].done() for place in wanted)
+
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
         if place in self._made:
             return self._made[place]
-        if place.folder_type not in ("output", "temp"):
+        if place.folder_type not in _FOLDERS:
             return None
-        changed_s = self._changed_at(place)
+        # An answer counts once: what was not there may come.
+        asked = self._asked.pop(place, None)
+        changed_s = self._changed_at(place) if asked is None else asked.result()
         is_new = changed_s is not None and changed_s >= self._began_s - _WHOLE_SECOND_S
         # A proxy may keep the time from us.
         is_believed = (cached or not changed_s) and not self._is_apart and place not in self.remembered.refused
@@ -76,6 +94,7 @@ class RemoteFiles(MadeFiles):
 
     def leave(self) -> None:
         """See MadeFiles. ComfyUI has no route that removes a file."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def changed_at(client: ComfyClient, place: Place) -> float | None:

@@ -170,12 +170,10 @@ def keys() -> ApiKeyStore:
 
 def endpoint(name: str) -> Endpoint:
     """The SageMaker endpoint of this name."""
-    import boto3
-
-    from comfy_serverless.aws.sqs import CONFIG
+    from comfy_serverless.aws.sagemaker import endpoint_clients
     from comfy_serverless.table.dispatch import Endpoint
 
-    return Endpoint(boto3.client("sagemaker-runtime", config=CONFIG), boto3.client("cloudwatch", config=CONFIG), name)
+    return Endpoint(*endpoint_clients(), name)
 
 
 @functools.cache

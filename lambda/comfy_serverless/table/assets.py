@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from comfy_serverless.aws.dynamodb import (
+    NOT_THERE,
     ConditionFailed,
     Table,
     Update,
     delete_write,
+    not_there,
     now_s,
     now_text,
     put_write,
@@ -256,9 +258,8 @@ class AssetStore:
 
     def claim_key(self, owner: str, key: str) -> bool:
         """Use a key for a day; returns False if it has been used."""
-        free = "attribute_not_exists(pk) OR #expires < :now"
         try:
-            self.table.put(idempotency_item(owner, key), condition=free, values={"now": now_s()})
+            self.table.put(idempotency_item(owner, key), condition=NOT_THERE, values=not_there())
         except ConditionFailed:
             return False
         return True

@@ -19,7 +19,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s
+from comfy_serverless.aws.dynamodb import EXPIRES, Item, Table, Update, now_s
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -79,8 +79,23 @@ def neglected(table: Table, keeper: str, *, limit: int) -> Iterator[Item]:
     ]
     for key in sorted(keys, key=itemgetter(KEEPER_DUE))[:limit]:
         item = table.get(key["pk"], key["sk"])  # the index has only the keys, and is behind
-        if item is not None and item.get(KEEPER_DUE, now_s()) < now_s():
+        if item is None:
+            _release(table, key)
+        elif item.get(KEEPER_DUE, now_s()) < now_s():
             yield item
+
+
+def _release(table: Table, key: Item) -> None:
+    """Take an item that has expired out of the index: until it is deleted, it would be the longest neglected of all."""
+    change = Update(
+        pk=key["pk"],
+        sk=key["sk"],
+        assign={},
+        remove=[KEEPER, KEEPER_DUE],
+        condition=f"#{EXPIRES} <= :now",
+        values={"now": now_s()},
+    )
+    table.try_update(change)
 
 
 def put_off(table: Table, item: Item) -> None:

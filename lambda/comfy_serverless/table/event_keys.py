@@ -9,7 +9,7 @@ import secrets
 import threading
 from datetime import UTC, datetime, timedelta
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, moment_of, now_s
+from comfy_serverless.aws.dynamodb import NOT_THERE, ConditionFailed, Item, Table, moment_of, not_there, now_s
 
 _KEY = "key"
 _KEY_BYTES = 32
@@ -47,7 +47,7 @@ class EventKeys:
             "expires": int(expires.timestamp()),
         }
         try:
-            self._table.put(item, condition="attribute_not_exists(pk)")
+            self._table.put(item, condition=NOT_THERE, values=not_there())
         except ConditionFailed:  # another process was first, or this one was, and only the answer was lost
             found = self._table.get(key_pk(day), _KEY)
             if found is None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s
+from comfy_serverless.aws.dynamodb import EXPIRES, Item, Table, Update, not_there, now_s
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import log
 from comfy_serverless.table.columns import read_columns
@@ -84,8 +84,8 @@ class PlaceStore:
             pk=self._pk,
             sk=_PLACES,
             assign={"sent": dict(sent), "version": seen.version + 1, "expires": now_s() + 2 * REQUEST_TTL_S},
-            condition="#version = :seen" if seen.version else "attribute_not_exists(#version)",
-            values={"seen": seen.version} if seen.version else None,
+            condition="#version = :seen" if seen.version else f"attribute_not_exists(#version) OR #{EXPIRES} <= :now",
+            values={"seen": seen.version} if seen.version else not_there(),
         )
         return self.table.try_update(change)
 

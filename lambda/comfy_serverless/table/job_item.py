@@ -163,9 +163,8 @@ class Preview:
     data_base64: str
 
     @classmethod
-    def from_item(cls, item: Item) -> Self | None:
-        """Read it; None if it is too old."""
-        return cls(**read_columns(cls, item)) if item["expires"] > now_s() else None
+    def from_item(cls, item: Item) -> Self:
+        return cls(**read_columns(cls, item))
 
     def to_item(self, job_id: str) -> Item:
         """The item as it is written."""

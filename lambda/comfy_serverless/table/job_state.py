@@ -195,11 +195,6 @@ class JobState(JobItem):
         folder = result.removesuffix(RESULT_NAME)
         return tuple(folder + name for name in self.output_names.split("\n") if name)
 
-    @property
-    def is_forgotten(self) -> bool:
-        """Whether its time in the table is over; DynamoDB deletes it some time later."""
-        return self.expires is not None and self.expires < now_s()
-
     def document(self) -> Job:
         """The job as the API shows it, without links; its texts are for key holders (`jobs.outward`)."""
         return outward_job(self.whole_document())

@@ -21,11 +21,13 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.dynamodb import (
+    NOT_THERE,
     ConditionFailed,
     Item,
     Table,
     Update,
     delete_write,
+    not_there,
     now_s,
     now_text,
     put_write,
@@ -68,10 +70,6 @@ _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
 
 
-#: That there is no such item. DynamoDB deletes what has expired some time after the moment, so that is asked as well.
-_NOT_THERE = "attribute_not_exists(pk) OR #expires < :now"
-
-
 class JobStore(WaitingJobs):
     """The jobs of one table: read as `JobReader` says, and changed. Thread-safe."""
 
@@ -92,10 +90,10 @@ class JobStore(WaitingJobs):
             IdempotencyKeyReuse: the key was used within the last 24 hours.
         """
         state = job.waiting(keeper=OPEN, keeper_due=now_s() + DISPATCH_S)
-        writes = [put_write(state.to_item(), condition=_NOT_THERE, values={"now": now_s()})]
+        writes = [put_write(state.to_item(), condition=NOT_THERE, values=not_there())]
         if job.idempotency_key:
             key = idempotency_item(job.owner, job.idempotency_key)
-            writes.append(put_write(key, condition=_NOT_THERE, values={"now": now_s()}))
+            writes.append(put_write(key, condition=NOT_THERE, values=not_there()))
         if job.webhook:
             writes.append(put_write(job.webhook.to_item(job.job_id, expires=state.expires)))
         try:
@@ -118,7 +116,7 @@ class JobStore(WaitingJobs):
         """
         state = job.waiting(keeper=QUEUED_BATCH, keeper_due=now_s() + IN_QUEUE_S)
         try:
-            self._table.put(state.to_item(), condition=_NOT_THERE, values={"now": now_s()})
+            self._table.put(state.to_item(), condition=NOT_THERE, values=not_there())
         except ConditionFailed:
             return self._join(job)
         return state

@@ -106,7 +106,7 @@ class UploadStore:
         """An upload that has begun. Raises NotFound if there is none, or if it is another owner's or too old."""
         item = self._table.get(_pk(upload_id), _UPLOAD) if is_asset_id(upload_id) else None
         upload = Upload.from_item(upload_id, item) if item else None
-        if upload is None or upload.owner != owner or upload.expires <= now_s():
+        if upload is None or upload.owner != owner:
             raise NotFound(f"there is no upload {upload_id[:100]!r} of yours; they are kept for a day.")
         return upload
 

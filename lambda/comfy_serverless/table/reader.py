@@ -46,8 +46,7 @@ class JobReader:
     def read_alone(self, job_id: str) -> JobState | None:
         """A job without its outputs: one read of some kilobytes, however many outputs there are."""
         item = self._table.get(job_pk(job_id), JOB)
-        state = JobState.from_item(item) if item else None
-        return None if state is None or state.is_forgotten else state
+        return JobState.from_item(item) if item else None
 
     def webhook_of(self, state: JobState) -> Webhook | None:
         """Where a job's end must be reported, if anywhere. What an older release wrote is in the job itself."""
@@ -118,14 +117,12 @@ class JobReader:
     def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         """The jobs of these ids that exist, without their outputs."""
         keys = [(job_pk(job_id), JOB) for job_id in job_ids]
-        states = map(JobState.from_item, self._table.get_all(keys))
-        return {state.id: state for state in states if not state.is_forgotten}
+        return {state.id: state for state in map(JobState.from_item, self._table.get_all(keys))}
 
     def listed(self, job_ids: Sequence[str]) -> dict[str, ListedJob]:
         """What lists show of the jobs of these ids that exist: one call for a hundred of them."""
         items = self._table.get_all([(job_pk(job_id), JOB) for job_id in job_ids], attributes=LISTED)
-        jobs = map(ListedJob.from_item, items)
-        return {job.id: job for job in jobs if not job.is_forgotten}
+        return {job.id: job for job in map(ListedJob.from_item, items)}
 
     def neglected(self, *, limit: int, keeper: str = OPEN) -> Iterator[JobState]:
         """Jobs that their keeper has not looked after in time, the longest neglected first.
@@ -151,8 +148,6 @@ class JobReader:
         if not items or items[0]["sk"] != JOB:
             return None
         state = JobState.from_item(items[0])
-        if state.is_forgotten:
-            return None
         preview = Preview.from_item(items[-1]) if items[-1]["sk"] == PREVIEW else None
         placed = placed_outputs_of(state, items[1:])
         places, outputs = tuple(place for place, _ in placed), tuple(output for _, output in placed)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from comfy_serverless.aws.dynamodb import Item, now_s
+from comfy_serverless.aws.dynamodb import Item
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Progress
 from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
@@ -90,7 +90,6 @@ class ListedJob:
     created_id: str
     labels: dict[str, str]
     batches: frozenset[str] = frozenset()
-    expires: int | None = None
     started_at: str | None = None
     completed_at: str | None = None
     progress_json: str | None = None
@@ -107,11 +106,6 @@ class ListedJob:
     def of_state(cls, state: JobState) -> Self:
         """The same of a job that was read whole."""
         return cls(**{column.name: getattr(state, column.name) for column in fields(cls)})
-
-    @property
-    def is_forgotten(self) -> bool:
-        """As `JobState.is_forgotten`."""
-        return self.expires is not None and self.expires < now_s()
 
     def entry(self) -> JobEntry:
         """The job as the index will have it."""

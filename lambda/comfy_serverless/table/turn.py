@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Table, delete_write, now_s
+from comfy_serverless.aws.dynamodb import NOT_THERE, ConditionFailed, Table, delete_write, not_there, now_s
 from comfy_serverless.errors import UpstreamError
 
 #: How long a turn lasts at most, in seconds: of a holder that has died, another has it then.
@@ -39,9 +39,8 @@ def turn(table: Table) -> Iterator[None]:
 def _take(table: Table, holder: str) -> bool:
     item = {"pk": PK, "sk": SK, "holder": holder, "expires": now_s() + TURN_S}
     try:
-        # TTL deletes some time after the moment. It is ours already if only the first answer was lost.
-        free = "attribute_not_exists(pk) OR #expires < :now OR #holder = :me"
-        table.put(item, condition=free, values={"now": now_s(), "me": holder})
+        # It is ours already if only the first answer was lost.
+        table.put(item, condition=f"{NOT_THERE} OR #holder = :me", values={**not_there(), "me": holder})
     except ConditionFailed:
         return False
     return True

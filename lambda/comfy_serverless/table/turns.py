@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from comfy_serverless.aws.dynamodb import Item, Table, Update, moment_of, now_s
+from comfy_serverless.aws.dynamodb import NOT_THERE, Item, Table, Update, moment_of, not_there, now_s
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.columns import read_columns
 from comfy_serverless.table.job_state import JobState
@@ -114,8 +114,8 @@ class Turns:
             pk=_PK,
             sk=queue,
             assign={**asdict(turn), "expires": turn.expires},
-            condition="attribute_not_exists(pk)" if after is None else "#begun = :seen",
-            values=None if after is None else {"seen": after.begun},
+            condition=NOT_THERE if after is None else "#begun = :seen",
+            values=not_there() if after is None else {"seen": after.begun},
         )
         return self._table.try_update(change)
 

@@ -182,7 +182,7 @@ def test_a_chunk_that_is_read_behind_the_end_has_the_part_of_its_report_written_
     store.cut(batch.id, "another range had too many bad lines")
     store.cut_range(batch.id, before)
     store.mark_reported(batch.id, store.ranges(batch.id)[0], form=PART_FORM)
-    assert store.mark_read(batch.id, before, replace(before, offset=before.end, lines=3), []), "it was reading then"
+    assert store.mark_read(batch, before, replace(before, offset=before.end, lines=3), []), "it was reading then"
     (part,) = store.ranges(batch.id)
     assert (part.is_read, part.unread, part.part_form) == (True, 0, 0)
 

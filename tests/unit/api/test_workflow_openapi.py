@@ -14,6 +14,7 @@ from comfy_serverless.api.workflow_openapi import MOST_BYTES, MOST_WORKFLOWS, De
 from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.workflows.version import Version
 from tests.unit.api_world import Answer, ApiWorld, api_world
+from tests.unit.held_versions import HeldVersions
 from tests.unit.named_world import GRAPH, push, run
 
 RUNS = "/api/v2/workflows/poster/runs"
@@ -156,6 +157,17 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(api: ApiWorld) -> None
 
 
 HOSTILE = "</script><script>alert(1)</script> ![x](http://evil.example/x.png) \u2028 \x00 javascript:alert(1)"
+
+
+def test_the_document_holds_few_whole_workflows_at_once(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version may have 6 MB: at any time there are as many as are read beside each other."""
+    for number in range(12):
+        push(api, f"poster-{number}")
+    lookup, made_by = "comfy_serverless.api.workflow_lookup", "comfy_serverless.api.workflow_views.as_described"
+    held = HeldVersions(monkeypatch, lookup, made_by=made_by, of=12)
+    assert len(own_paths(described(api, key_of(api, "team")))) == 12
+    assert len(held.at_once) == 12
+    assert max(held.at_once) <= api.services.beside._max_workers  # type: ignore[attr-defined]
 
 
 def test_what_an_author_writes_is_text_and_nothing_else(api: ApiWorld) -> None:

@@ -15,10 +15,11 @@ from comfy_serverless.connector import collector as collector_module
 from comfy_serverless.connector.collector import OutputCollector
 from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome, Timings
 from comfy_serverless.connector.local_files import LocalFiles
-from comfy_serverless.connector.made_files import Remembered
+from comfy_serverless.connector.made_files import Place, Remembered
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.remote_files import RemoteFiles
+from tests.patience import PATIENCE_S, wait_until
 
 
 def nothing_to_view(*_: str) -> Any:
@@ -274,6 +275,49 @@ def test_the_files_of_cached_nodes_that_are_gone_must_be_made_again(tmp_path: Pa
     world = World(tmp_path, {"2": node("SaveImage")})
     world.end(shown={"2": {"images": [file_named("gone.png")]}}, cached_nodes=("2",))
     assert world.collector.are_files_gone
+
+
+def test_an_engine_elsewhere_is_asked_for_files_while_events_go_on_and_they_are_told_in_their_order() -> None:
+    asked, may_answer, told = list[str](), {name: threading.Event() for name in "ab"}, list[Output]()
+
+    def changed_at(place: Place) -> float | None:
+        assert threading.current_thread() is not threading.main_thread(), "events would wait"
+        asked.append(place.name)
+        assert may_answer[place.name].wait(PATIENCE_S)
+        return 2000.0
+
+    files = RemoteFiles(changed_at, Remembered(), view=nothing_to_view, is_apart=True)
+    collector = OutputCollector({}, files, on_progress=None, on_output=told.append)
+    collector.see(EventSeen("execution_start", {"timestamp": 1_000_000}))
+    for name in "ab":
+        collector.see(EventSeen("executed", {"node": name, "output": {"images": [file_named(name)], "text": ["x"]}}))
+    assert wait_until(lambda: sorted(asked) == ["a", "b"])
+    may_answer["b"].set()
+    assert wait_until(lambda: files.knows([Place("b", "", "output")]))
+    collector.see(EventSeen("executing", {"node": "c"}))
+    assert told == [], "the first of them is not known"
+    may_answer["a"].set()
+    assert wait_until(lambda: files.knows([Place("a", "", "output")]))
+    collector.see(EventSeen("executing", {"node": "d"}))
+    assert [(output.node_id, output.name) for output in told if output.folder_type] == [("a", "a"), ("b", "b")]
+    assert sorted(asked) == ["a", "b"], "once each"
+    files.leave()
+
+
+def test_a_file_elsewhere_that_is_not_there_yet_is_asked_for_again() -> None:
+    answers = [None, 2000.0]
+
+    def changed_at(_: Place) -> float | None:
+        return answers.pop(0)
+
+    files = RemoteFiles(changed_at, Remembered(), view=nothing_to_view, is_apart=True)
+    shown = {"2": {"images": [file_named("a.png")]}}
+    collector = OutputCollector({"2": node("Saves")}, files, on_progress=None, on_output=None)
+    collector.see(EventSeen("execution_start", {"timestamp": 1_000_000}))
+    collector.see(EventSeen("executed", {"node": "2", "output": shown["2"]}))
+    outputs = collector.collect(replace(ENDED, shown=shown, display_nodes={}))
+    assert ([output.name for output in outputs], answers) == (["a.png"], [])
+    files.leave()
 
 
 def test_progress_that_is_no_number_is_no_progress() -> None:

@@ -136,7 +136,7 @@ def host(tmp_path: Path) -> Iterator[Callable[[bytes], str]]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def address(content: bytes) -> str:
         contents.append(content)

@@ -21,6 +21,7 @@ from comfy_serverless.sandbox import sandbox as sandboxes
 from comfy_serverless.sandbox.calls import _MACHINES, _filter_of
 from comfy_serverless.sandbox.process import Child
 from tests.patience import PATIENCE_S
+from tests.unit.sandbox.attempts import ATTEMPTS
 
 HOSTILE = """
     import ctypes, errno, fcntl, json, os, resource, socket, sys
@@ -28,13 +29,6 @@ HOSTILE = """
     lacking = confine()
     parent, listening = os.getppid(), int(sys.argv[1])
     libc = ctypes.CDLL(None, use_errno=True)
-    tried = {}
-    def attempt(name, act):
-        try:
-            act()
-            tried[name] = 0
-        except OSError as error:
-            tried[name] = error.errno
     def call(*arguments):
         if libc.syscall(*arguments) < 0:
             raise OSError(ctypes.get_errno(), "")
@@ -88,7 +82,7 @@ def listening() -> Iterator[int]:
 def hostile(listening: int) -> tuple[dict[str, int], dict[str, int]]:
     machine = _MACHINES[platform.machine()]
     numbers = {**machine.refused, **machine.on_itself}
-    program = f"numbers = {numbers}\n" + textwrap.dedent(HOSTILE)
+    program = f"numbers = {numbers}\n" + ATTEMPTS + textwrap.dedent(HOSTILE)
     done = subprocess.run(
         [sys.executable, "-c", program, str(listening)],
         capture_output=True,

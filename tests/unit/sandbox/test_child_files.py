@@ -18,6 +18,7 @@ import pytest
 from comfy_serverless.sandbox import files
 from comfy_serverless.sandbox.calls import _MACHINES
 from comfy_serverless.sandbox.sandbox import Sandbox
+from tests.unit.sandbox.attempts import ATTEMPTS
 
 HOSTILE = """
     import ctypes, fcntl, json, os, resource, sys
@@ -28,13 +29,6 @@ HOSTILE = """
     {before}
     from comfy_serverless.sandbox.child import confine
     lacking = confine()
-    tried = {{}}
-    def attempt(name, act):
-        try:
-            act()
-            tried[name] = 0
-        except OSError as error:
-            tried[name] = error.errno
     set_soft(resource.RLIMIT_FSIZE, 100)
     os.pread(given, 10, 0)
     os.write(target, b"made")
@@ -99,7 +93,7 @@ def hostile(folder: Path, *, before: str = "") -> tuple[dict[str, int], dict[str
     (theirs / "other").touch()
     (mine / "input").write_text("input")
     (mine / "target").touch()
-    code = textwrap.dedent(CALL) + textwrap.dedent(HOSTILE.format(before=before))
+    code = ATTEMPTS + textwrap.dedent(CALL) + textwrap.dedent(HOSTILE.format(before=before))
     done = subprocess.run(
         [sys.executable, "-c", code, str(theirs), str(mine)],
         capture_output=True,

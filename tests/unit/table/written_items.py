@@ -226,7 +226,7 @@ def _write_batch(batches: BatchStore) -> None:
     batches.read_by("b-1", "arn:aws:states:eu-central-1:0:execution:batches:1")
     first = batches.ranges("b-1")[0]
     batches.mark_read(
-        "b-1",
+        batch,
         first,
         replace(first, offset=100, lines=2, bad=1, begun=2),
         [BadLine(offset=50, line=2, message="no workflow")],

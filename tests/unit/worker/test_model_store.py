@@ -824,7 +824,7 @@ class Web:
             def log_message(self, *_: object) -> None: ...
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/m/web.safetensors?token=secret"
 
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:

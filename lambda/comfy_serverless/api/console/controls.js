@@ -253,10 +253,9 @@ export const fileControl = (field, value, names, onChange) => {
     }, text, h("div", { class: "actions" }, h("button", { class: "button primary" }, "Take it"))), { kind: "small" });
   };
   const rows = new WeakMap();
-  // A row stays the one it is while what it shows is the same: a button that is pressed while an upload ends is there still.
+  // A row stays the one it is: a button that is pressed, or has the focus, while an upload ends is there still.
   const rowOf = (item) => {
-    const shows = JSON.stringify([item.name, item.problem, item.url, item.size_bytes, item.id]);
-    if (rows.get(item)?.shows !== shows) rows.set(item, { shows, element: fileRow(item, {
+    if (!rows.has(item)) rows.set(item, fileRow(item, {
       remove: () => {
         if (item.url?.startsWith("blob:")) URL.revokeObjectURL(item.url);
         items = items.filter((one) => one !== item);
@@ -264,8 +263,10 @@ export const fileControl = (field, value, names, onChange) => {
         input.focus();
       },
       again: () => { item.share = 0.001; item.problem = ""; paint(); send(item); },
-    }) });
-    return rows.get(item).element;
+    }));
+    const row = rows.get(item);
+    row.show();
+    return row.element;
   };
   const paint = () => {
     const wanted = items.map(rowOf);
@@ -308,16 +309,28 @@ export const fileControl = (field, value, names, onChange) => {
   return { element, input, isGroup: true, get: () => items, set, take, takes: (type) => fitsMedia(field.media, type) };
 };
 
+/** The row of a file: {element, show()}, where `show` brings it up to what the file is by now. */
 const fileRow = (item, { remove, again }) => {
+  const shot = h("span", { class: "shot" });
+  const name = h("span", { class: "name" });
   const progress = h("span", { class: "grow" });
+  const cross = h("button", { type: "button", class: "button quiet icon-only", onclick: remove }, icon("cross"));
+  const retry = h("button", { type: "button", class: "button quiet small", onclick: () => { cross.focus(); again(); } }, "Again");
+  const element = h("li", {}, shot, name, progress, retry, cross);
+  let pictured = null;
   item.bar = (share) => replace(progress, share < 1 ? bar(share, `Uploading ${item.name}`) : null);
-  if (item.file && !item.id && !item.problem) item.bar(item.share);
-  const picture = item.url ? h("img", { src: item.url, alt: "", width: 64, height: 64 }) : icon("file", 24);
-  return h("li", { class: item.problem ? "wrong" : "" }, h("span", { class: "shot" }, picture),
-    h("span", { class: "name", title: item.address ?? item.name }, item.problem || item.name, item.size_bytes ? h("small", { class: "dim" }, ` ${bytes(item.size_bytes)}`) : null),
-    progress,
-    item.problem && item.file ? h("button", { type: "button", class: "button quiet small", onclick: again }, "Again") : null,
-    h("button", { type: "button", class: "button quiet icon-only", "aria-label": `Remove ${item.name}`, onclick: remove }, icon("cross")));
+  const show = () => {
+    const { url = "", problem = "" } = item;
+    element.className = problem ? "wrong" : "";
+    if (pictured !== url) replace(shot, url ? h("img", { src: url, alt: "", width: 64, height: 64 }) : icon("file", 24));
+    pictured = url;
+    name.title = item.address ?? item.name;
+    replace(name, problem || item.name, item.size_bytes ? h("small", { class: "dim" }, ` ${bytes(item.size_bytes)}`) : null);
+    item.bar(item.file && !item.id && !problem ? item.share : 1);
+    retry.hidden = !(problem && item.file);
+    cross.setAttribute("aria-label", `Remove ${item.name}`);
+  };
+  return { element, show };
 };
 
 /** A dialog with what is there already, newest first; what is chosen is given to `take`. */
