@@ -149,6 +149,41 @@ def _a_folder_that_becomes_a_link(output: Path, temp: Path, prefix: str) -> Show
     return {"files": [_file("foreign.txt", "deep"), _file("new.txt", "deep")]}
 
 
+def _a_picture_for_the_next_job(output: Path, temp: Path, prefix: str) -> Shown:
+    (output.parent / "input" / f"{prefix}.png").write_bytes(content_of(prefix))
+    return {"images": [_file(f"{prefix}.png", folder_type="input")]}
+
+
+def _a_cache_in_folders_of_its_own(output: Path, temp: Path, prefix: str) -> Shown:
+    folder = output.parent / "input" / "pack" / "masks"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{prefix}.png").write_bytes(content_of(prefix))
+    os.utime(folder.parent, (1_700_000_000,) * 2)
+    os.utime(folder.parents[1], (1_700_000_000,) * 2)
+    return {}
+
+
+def _among_the_files_that_jobs_bring(output: Path, temp: Path, prefix: str) -> Shown:
+    folder = output.parent / "input" / "comfy-serverless"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{prefix}.png").write_bytes(content_of(prefix))
+    return {}
+
+
+def _a_link_in_the_input_folder(output: Path, temp: Path, prefix: str) -> Shown:
+    (output.parent / "user" / f"{prefix}.txt").write_bytes(content_of(prefix))
+    (output.parent / "input" / f"{prefix}.png").symlink_to(output.parent / "user" / f"{prefix}.txt")
+    return {}
+
+
+#: What a node puts into the input folder, for a later job.
+CACHES: dict[str, Callable[[Path, Path, str], Shown]] = {
+    function.__name__.strip("_").replace("_", " "): function
+    for function in (
+        *(_a_picture_for_the_next_job, _a_cache_in_folders_of_its_own, _among_the_files_that_jobs_bring),
+        _a_link_in_the_input_folder,
+    )
+}
 #: What takes files that are not the run's for its own.
 TRICKS: dict[str, Callable[[Path, Path, str], Shown]] = {
     function.__name__.strip("_").replace("_", " "): function
@@ -182,13 +217,13 @@ class SaverOfAPack:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
-        return {"required": {"saves": ([*SAVES, *TRICKS],), "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
+        return {"required": {"saves": ([*SAVES, *TRICKS, *CACHES],), "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
 
     def run(self, saves: str, filename_prefix: str) -> dict[str, Any]:
         import folder_paths  # type: ignore[import-not-found]
 
         folders = (Path(folder_paths.get_output_directory()), Path(folder_paths.get_temp_directory()))
-        return {"ui": (SAVES | TRICKS)[saves](*folders, filename_prefix)}
+        return {"ui": (SAVES | TRICKS | CACHES)[saves](*folders, filename_prefix)}
 
 
 class FolderOfAPack:

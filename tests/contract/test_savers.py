@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.contract.saver_nodes import SAVES, TRICKS, content_of
+from tests.contract.saver_nodes import CACHES, SAVES, TRICKS, content_of
 from tests.contract.shared_worker import SharedWorker
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedWorker]:
     worker = SharedWorker(tmp_path_factory.mktemp("engine") / "ComfyUI")
+    (worker.base / "input" / "operators.png").write_bytes(b"for all")
     yield worker
     worker.close()
 
@@ -98,3 +99,32 @@ def test_what_a_thread_writes_after_an_owners_job_is_not_there_in_another_ones(w
     _, made = worker.contents(saver("silently"), owner="bob")
     assert not any(path.exists() for path in late)
     assert b"alice's" not in made.values()
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_what_a_node_puts_into_the_input_folder_is_in_no_job_of_another_owner(worker: SharedWorker, cache: str) -> None:
+    def listed(owner: str) -> set[str]:
+        lists = {"1": {"class_type": "FolderOfAPack", "inputs": {"directory": "."}}}
+        shows = {"2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+        outcome, made = worker.contents(lists | shows, owner=owner)
+        assert outcome.error is None
+        return {name for content in made.values() for name in content.decode().split("\n")}
+
+    before = listed("bob")
+    assert "operators.png" in before
+    assert worker.contents(saver(cache), owner="alice")[0].error is None
+    [hers] = listed("alice") - before
+    assert hers.endswith("fox.png"), "packs find there what they have kept for the owner's next job"
+    assert listed("bob") == before
+    assert listed("alice") == before
+
+
+def test_comfyuis_lists_of_files_name_nothing_that_a_node_of_another_owner_has_put_there(worker: SharedWorker) -> None:
+    named = []
+    for owner in ("alice", "bob"):
+        saves = "a picture for the next job" if owner == "alice" else "silently"
+        assert worker.contents(saver(saves), owner=owner)[0].error is None
+        said = str(worker.connector.declarations(["LoadImage"]))
+        assert "operators.png" in said
+        named.append("fox.png" in said)
+    assert named == [True, False]

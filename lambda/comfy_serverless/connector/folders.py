@@ -95,7 +95,7 @@ class EngineFolders:
         self._users: Counter[int] = Counter()
         self._held: int | None = None
         self._is_swept = False
-        self._late = LateFiles(root / "late")
+        self._late = LateFiles(root)
         self._kept = root / f"kept-{uuid.uuid4().hex[:12]}"
         self._kept.mkdir(mode=0o700)
         #: Held as long as this process lives: tells its folder from those of the dead.
@@ -131,6 +131,10 @@ class EngineFolders:
         """Remove all that is kept. The engine has ended."""
         with self._change:
             self._remove_ours()
+            # Another process that has the folders says so itself.
+            if (turn := locks.try_lock(self._turn, locks.ALONE, create=True)) is not None:
+                self._late.end()
+                os.close(turn)
         with suppress(OSError):
             os.close(self._life)
         _remove_tree(self._kept)
@@ -153,6 +157,7 @@ class EngineFolders:
                 self._users[threading.get_ident()] -= 1
                 self._users = +self._users
                 if not self._users and self._held is not None:
+                    self._late.see()
                     os.close(self._held)
                     self._held = None
                 self._change.notify_all()
@@ -172,9 +177,7 @@ class EngineFolders:
                     if waits is not None and self._held is None:
                         self._held = locks.try_lock(self._turn, locks.ALONE, create=True)
                         if self._held is not None:
-                            self._tidy()
-                            if owner is not None:
-                                self._late.change(owner, self._folders)
+                            self._clear_for(owner)
                     if waits is not None and self._held is not None:
                         self._users[me] += 1
                         return
@@ -183,6 +186,18 @@ class EngineFolders:
         finally:
             if waits is not None:
                 os.close(waits)
+
+    def _clear_for(self, owner: str | None) -> None:
+        """Make the folders ready for a job of this owner, now that this process has them. Raises OSError."""
+        try:
+            self._tidy()
+            if owner is not None:
+                self._late.change(owner, self._folders)
+        except BaseException:
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
+            raise
 
     def _tidy(self) -> None:
         """Remove what is left of runs that are over: now that no run of ours has the folders, all of ours are.
