@@ -217,7 +217,8 @@ class SaverOfAPack:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
-        return {"required": {"saves": ([*SAVES, *TRICKS, *CACHES],), "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
+        saves = ([*SAVES, *TRICKS, *CACHES],)
+        return {"required": {"saves": saves, "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
 
     def run(self, saves: str, filename_prefix: str) -> dict[str, Any]:
         import folder_paths  # type: ignore[import-not-found]

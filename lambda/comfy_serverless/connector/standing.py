@@ -11,17 +11,15 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import TICK_S
 
 
-class _Entry(NamedTuple):
-    """What has a name: its inode, and whether it is a folder (no link to one)."""
-
-    inode: int
-    is_folder: bool
+def _mark(inode: int, *, is_folder: bool) -> int:
+    """What has a name: its inode, and whether it is a folder (no link to one). A number: there can be thousands."""
+    return inode << 1 | is_folder
 
 
 class Standing:
@@ -41,7 +39,7 @@ class Standing:
         self._ours = {f"{folder}/{way}" for way in ours}
         #: Those, and the folders on the way to them.
         self._come_and_go = self._ours | {f"{folder}/{way}" for own in ours for way in PurePosixPath(own).parents}
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, int] = {}
         #: Where the folders stand of which nothing else is in them, with the time of their last change.
         self._quiet: dict[str, tuple[int, tuple[str, ...]]] = {}
         if saved is None:
@@ -49,8 +47,8 @@ class Standing:
             self._note(folder)
         else:
             self._noted_s = float(saved["noted_s"])
-            self._entries = {path: _Entry(int(inode), bool(kind)) for path, (inode, kind) in saved["entries"].items()}
-        self._paths = {entry: path for path, entry in self._entries.items()}
+            self._entries = {path: int(mark) for path, mark in saved["entries"].items()}
+        self._paths = {mark: path for path, mark in self._entries.items()}
 
     def as_saved(self) -> dict[str, Any]:
         """What stands, as JSON takes it."""
@@ -62,7 +60,7 @@ class Standing:
             below = (os.path.join(folder, name) for folder, *names in os.walk(path) for name in (*names[0], *names[1]))
             if not any(_changed_between(began_s, ended_s, each) for each in (path, *below)):
                 self._note(os.path.dirname(path), only=path)
-        self._paths = {entry: path for path, entry in self._entries.items()}
+        self._paths = {mark: path for path, mark in self._entries.items()}
 
     def others(self) -> list[str]:
         """The paths of what is there and does not stand. Of a folder that does not, its own alone."""
@@ -89,22 +87,21 @@ class Standing:
         with os.scandir(folder) as entries:
             for entry in entries:
                 is_folder = entry.is_dir(follow_symlinks=False)
-                stands = self._stands(entry.path, _Entry(entry.inode(), is_folder))
+                mark = _mark(entry.inode(), is_folder=is_folder)
+                stands = self._entries.get(entry.path) == mark or self._is_renamed(entry.path, mark)
                 if not stands and not (is_folder and entry.path in self._come_and_go):
                     others.append(entry.path)
                 elif is_folder:
                     subfolders.append(entry.path)
         return others, tuple(subfolders)
 
-    def _stands(self, path: str, entry: _Entry) -> bool:
-        if self._entries.get(path) == entry:
-            return True
-        was = self._paths.get(entry)
+    def _is_renamed(self, path: str, mark: int) -> bool:
+        """Whether what stands by another name has this one now: no second name, and no new file with its inode."""
+        was = self._paths.get(mark)
         if was is None:
             return False
-        # Renamed: unless it is a second name for that one, or a new file with the inode of one that is gone.
         with suppress(FileNotFoundError, NotADirectoryError):
-            if os.lstat(was).st_ino == entry.inode:
+            if os.lstat(was).st_ino == mark >> 1:
                 return False
         born_s = birth_s(path)
         return born_s is not None and born_s < self._noted_s
@@ -117,7 +114,7 @@ class Standing:
                     if only and not f"{entry.path}/".startswith(f"{only}/"):
                         continue
                     is_folder = entry.is_dir(follow_symlinks=False)
-                    self._entries[entry.path] = _Entry(entry.inode(), is_folder)
+                    self._entries[entry.path] = _mark(entry.inode(), is_folder=is_folder)
                     if is_folder and entry.path not in self._ours:
                         pending.append(entry.path)
 
