@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from tests.contract.saver_nodes import CACHES, SAVES, TRICKS, content_of
+from tests.contract.saver_nodes import BREAKS, CACHES, SAVES, TRICKS, content_of
 from tests.contract.shared_worker import SharedWorker
 
 
@@ -128,3 +133,25 @@ def test_comfyuis_lists_of_files_name_nothing_that_a_node_of_another_owner_has_p
         assert "operators.png" in said
         named.append("fox.png" in said)
     assert named == [True, False]
+
+
+@pytest.mark.parametrize("breaks", BREAKS)
+def test_a_folder_that_a_node_takes_away_is_there_for_the_next_job(worker: SharedWorker, breaks: str) -> None:
+    before = worker.files("input", "output", "temp")
+    assert worker.contents(saver(breaks), owner="alice")[0].error is None
+    photo = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(photo, "PNG")
+    address = "data:image/png;base64," + base64.b64encode(photo.getvalue()).decode()
+    graph = saver("silently") | {
+        "3": {"class_type": "LoadImage", "inputs": {"image": address}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "fox"}},
+    }
+    outcome, made = worker.contents(graph, owner="bob")
+    assert outcome.error is None
+    assert sorted(made) == ["2/fox.bin", "4/fox_00001_.png"]
+    left = worker.files("input", "output", "temp")
+    for name in before - left:
+        (worker.base / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(worker.base / "gone" / Path(name).name, worker.base / name)
+    shutil.rmtree(worker.base / "gone")
+    assert left <= before, "the next owner's job would find it"

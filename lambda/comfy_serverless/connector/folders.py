@@ -86,6 +86,7 @@ class EngineFolders:
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = dict(folders)
+        self._made_like = _states(self._folders)
         root = beside(self._folders["output"])
         self._turn, self._next = root / "turn", root / "next"
         self._change = threading.Condition()
@@ -105,6 +106,26 @@ class EngineFolders:
         """Note where the engine's folders are now: a process that takes another's place has its own temp folder."""
         with self._change:
             self._folders = dict(folders)
+            self._made_like = _states(self._folders)
+
+    def restore(self) -> None:
+        """Make ComfyUI's folders again that are gone, or that a node has put something else in the place of.
+
+        All jobs need them. What is in their place is moved out, and what a link there leads to stays. Raises OSError.
+        """
+        for kind, folder in self._folders.items():
+            if folder.is_dir() and not folder.is_symlink():
+                continue
+            if folder.is_symlink() or folder.exists():
+                logger.warning(
+                    "a node has put something else in the place of ComfyUI's %s folder: it is moved out", kind
+                )
+                self._late.move_out(folder)
+            if (like := self._made_like.get(kind)) is not None:
+                logger.warning("ComfyUI's %s folder is gone: it is made again, empty", kind)
+                folder.mkdir(exist_ok=True)
+                os.chown(folder, like.st_uid, like.st_gid)
+                folder.chmod(stat.S_IMODE(like.st_mode))
 
     def kept(self, run: str) -> Path:
         """Where the files of a run are kept. It need not exist."""
@@ -190,6 +211,7 @@ class EngineFolders:
     def _clear_for(self, owner: str | None) -> None:
         """Make the folders ready for a job of this owner, now that this process has them. Raises OSError."""
         try:
+            self.restore()
             self._tidy()
             if owner is not None:
                 self._late.change(owner, self._folders)
@@ -233,6 +255,11 @@ class EngineFolders:
 
 
 _LIFE = "life"
+
+
+def _states(folders: Mapping[str, Path]) -> dict[str, os.stat_result]:
+    """What to make folders like: those that there always are. ComfyUI makes its temp folder when it needs it."""
+    return {kind: folder.stat() for kind, folder in folders.items() if kind != "temp" and folder.is_dir()}
 
 
 def place_file(source: Path, name: str, *, subfolder: str, folder: Path) -> bool:

@@ -154,7 +154,7 @@ class LateFiles:
     def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing) -> None:
         kept_before = set(self._kept())
         late = [path for path, state in self._since(roots) if self._is_late(path, state)]
-        if moved := [path for path in late if self._move(path)]:
+        if moved := [path for path in late if self.move_out(path)]:
             logger.warning(
                 "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
                 "They were moved to %s before another owner's run: %s",
@@ -162,7 +162,7 @@ class LateFiles:
             )
         for path in moved:
             self._remove_empty(path.parent, roots)
-        if brought := [path for path in map(Path, standing.others()) if self._move(path)]:
+        if brought := [path for path in map(Path, standing.others()) if self.move_out(path)]:
             logger.warning(
                 "%d files or folders came into ComfyUI's input folder while jobs of one owner were there. They were "
                 "moved to %s before another owner's run: %s. Files for all owners are put there before the first job",
@@ -178,7 +178,7 @@ class LateFiles:
         born_s = birth_s(path)
         return born_s is None or born_s >= self._since_s
 
-    def _move(self, path: Path) -> bool:
+    def move_out(self, path: Path) -> bool:
         """Move a file or a folder out of ComfyUI's sight; whether there was more than empty folders."""
         try:
             if not path.is_symlink() and path.is_dir() and not any(names for *_, names in os.walk(path)):

@@ -142,7 +142,8 @@ class Remembered:
     ) -> list[tuple[str, os.stat_result]]:
         """The paths of files and links below a folder that have come into it since then, in seconds since the epoch.
 
-        Folders that nothing has come into since are not read again: an output folder can hold years of pictures.
+        Folders that nothing has come into since are not read again: an output folder can hold years of pictures. Their
+        times of modification do not tell: those of what is unpacked, or copied with its times, are of long ago.
 
         Args:
             seen: the folders are added to it.
@@ -152,7 +153,7 @@ class Remembered:
         while pending:
             directory = pending.pop()
             with suppress(FileNotFoundError, NotADirectoryError):
-                changed_ns = os.stat(directory).st_mtime_ns
+                changed_ns = os.stat(directory).st_ctime_ns
                 is_changed = changed_ns / 1e9 >= since_s
                 known = self._subfolders.get(directory)
                 if is_changed or known is None or known[0] != changed_ns:

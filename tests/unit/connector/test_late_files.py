@@ -290,3 +290,39 @@ def test_what_was_moved_last_is_kept_whole(world: World, monkeypatch: pytest.Mon
     world.write("input/deep/mask.png", content="mask")
     world.turn("alice")
     assert world.kept() == ["mask"]
+
+
+@pytest.mark.parametrize("kind", ["input", "output", "temp"])
+@pytest.mark.parametrize("way", ["removed", "a link", "a link to nothing", "a file"])
+def test_a_folder_of_comfyuis_that_a_node_has_taken_away_is_there_for_the_next_job(
+    world: World, kind: str, way: str
+) -> None:
+    world.turn("alice")
+    folder, elsewhere = world.base / kind, world.base / "elsewhere"
+    folder.chmod(0o750)
+    world.held.follow(world.folders)
+    folder.rename(elsewhere)
+    if way == "a file":
+        folder.write_text("x")
+    elif way != "removed":
+        folder.symlink_to(elsewhere if way == "a link" else world.base / "nowhere")
+    world.turn("alice")
+    assert not folder.is_symlink()
+    assert not folder.is_file()
+    if kind != "temp":  # which ComfyUI makes itself
+        assert folder.is_dir()
+        assert folder.stat().st_mode & 0o777 == 0o750
+    assert any(elsewhere.iterdir()), "what the link led to is as it was"
+
+
+def test_names_that_are_no_text_are_noted_and_moved(world: World) -> None:
+    hers, late = os.fsdecode(b"caf\xe9.png"), os.fsdecode(b"th\xe9.png")
+    for kind in ("input", "output"):
+        world.write(f"{kind}/{hers}")
+    before = world.turn("alice")
+    world.held.close()
+    world.held = EngineFolders(world.folders)
+    assert world.turn("alice") == before
+    for kind in ("input", "output"):
+        world.write(f"{kind}/{late}")
+    assert world.turn("bob") == before

@@ -696,3 +696,13 @@ def test_a_file_may_have_any_name(engine: Engine, name: bytes) -> None:
     assert made.fetch().read() == name
     run.leave()
     assert engine.names() == engine.before
+
+
+def test_what_is_in_folders_with_times_of_long_ago_is_the_runs_all_the_same(engine: Engine) -> None:
+    run = engine.run()
+    engine.write("output/unpacked/deep/fox.png", "output/kept/fox.png")
+    for folder in ("unpacked/deep", "unpacked", "kept", ""):
+        os.utime(engine.folders["output"] / folder, (1_000_000_000,) * 2)
+    assert sorted(made.place.subfolder for made in run.unclaimed()) == ["kept", "unpacked/deep"]
+    run.leave()
+    assert engine.names() == engine.before
