@@ -112,6 +112,8 @@ IMAGE_LOADERS = frozenset(name for name, node in NODES.items() if node.gives_mas
 DROPPED_IMAGE_LOADER = "LoadImage"
 #: Joins the texts `string_a` and `string_b`.
 TEXT_JOINER = "StringConcatenate"
+#: Puts `replace` for what `regex_pattern` finds in the text `string`.
+TEXT_REPLACER = "RegexReplace"
 #: Joins the images `image1` and `image2` of two nodes.
 IMAGE_JOINER = "ImageBatch"
 #: The node that `find_output_node` of the original ComfyConnector looks for.
