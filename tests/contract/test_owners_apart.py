@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -239,7 +240,7 @@ def test_what_comfyuis_own_node_has_read_from_a_folder_is_not_recalled_for_the_n
         assert world.worker.contents(takes_all, owner=owner)[1] == {}
 
 
-@pytest.mark.parametrize("parts", [("../../..", "/canary"), ("..", "/../../canary"), ("{base}", "/output/canary")])
+@pytest.mark.parametrize("parts", [("../../..", "/canary"), ("..", "/../canary"), ("{base}", "/output/canary")])
 @pytest.mark.parametrize(
     ("class_type", "name"),
     [
@@ -280,3 +281,29 @@ def test_a_name_to_write_to_that_is_made_while_the_job_runs_leads_to_nothing_of_
     assert SECRET not in made.values()
     assert {file.read_bytes() for file in there} == {SECRET}
     assert world.worker.files("input", "output", "temp", "user") == before
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("hands_on", ["ComfySwitchNode", "CreateList"])
+@pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine makes no texts")
+def test_a_loader_reads_nothing_of_others_by_a_name_that_nodes_hand_on(world: World, hands_on: str) -> None:
+    if "Load3D" not in world.classes or hands_on not in world.classes:
+        pytest.skip("this ComfyUI has no such class")
+    pictures = {**dict.fromkeys(("image", "mask", "normal"), "shared.png"), "camera_info": None, "recording": ""}
+    values = {"switch": True, "on_true": ["joined", 0], "on_false": ["joined", 0]}
+    graph = {
+        "joined": {
+            "class_type": "StringConcatenate",
+            "inputs": {"string_a": "old.glb [te", "string_b": "mp]", "delimiter": ""},
+        },
+        "on": {
+            "class_type": hands_on,
+            "inputs": values if hands_on == "ComfySwitchNode" else {"inputs.input0": ["joined", 0]},
+        },
+        "1": {
+            "class_type": "Load3D",
+            "inputs": {"model_file": ["on", 0], "image": pictures, "width": 8, "height": 8},
+        },
+        "2": {"class_type": "SaveGLB", "inputs": {"mesh": ["1", 6], "filename_prefix": "loot"}},
+    }
+    assert world.faults(graph) == []
