@@ -117,6 +117,21 @@ def _copied_with_old_times(output: Path, temp: Path, prefix: str) -> Shown:
     return {}
 
 
+def _in_a_folder_that_nobody_may_change(output: Path, temp: Path, prefix: str) -> Shown:
+    (output / "set" / "deep").mkdir(parents=True)
+    (output / "set" / "deep" / f"{prefix}.bin").write_bytes(content_of(prefix))
+    (output / "set" / "deep").chmod(0o500)
+    (output / "set").chmod(0o500)
+    return {}
+
+
+def _in_a_folder_that_nobody_may_read(output: Path, temp: Path, prefix: str) -> Shown:
+    (output / "set").mkdir()
+    (output / "set" / f"{prefix}.bin").write_bytes(content_of(prefix))
+    (output / "set").chmod(0)
+    return {}
+
+
 def _in_a_folder_that_is_moved(output: Path, temp: Path, prefix: str) -> Shown:
     (output.parent / "user" / "set").mkdir()
     (output.parent / "user" / "set" / f"{prefix}.bin").write_bytes(content_of(prefix))
@@ -262,6 +277,7 @@ SAVES: dict[str, Callable[[Path, Path, str], Shown]] = {
         *(_late, _late_and_named, _by_an_absolute_path, _elsewhere, _by_an_upload_of_its_own, _nothing),
         *(_under_odd_names, _for_a_while, _always_in_the_same_place, _in_the_same_place_again_later),
         *(_copied_with_old_times, _in_a_folder_that_is_moved, _in_a_folder_that_it_works_in),
+        *(_in_a_folder_that_nobody_may_change, _in_a_folder_that_nobody_may_read),
         *(_in_the_folder_of_another_job, _after_it_has_emptied_temp),
     )
 }

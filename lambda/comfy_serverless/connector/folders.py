@@ -25,6 +25,7 @@ from pathlib import Path
 from comfy_serverless import locks
 from comfy_serverless.connector.late_files import LateFiles
 from comfy_serverless.connector.made_files import JOBS_FOLDER
+from comfy_serverless.connector.real_paths import make_writable
 from comfy_serverless.graph.file_inputs import own_folders
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class EngineFolders:
         """
         for kind, folder in self._folders.items():
             if folder.is_dir() and not folder.is_symlink():
+                self._restore_rights(kind, folder)
                 continue
             if folder.is_symlink() or folder.exists():
                 logger.warning(
@@ -126,6 +128,14 @@ class EngineFolders:
                 folder.mkdir(exist_ok=True)
                 os.chown(folder, like.st_uid, like.st_gid)
                 folder.chmod(stat.S_IMODE(like.st_mode))
+
+    def _restore_rights(self, kind: str, folder: Path) -> None:
+        """Give ComfyUI's user the rights again that a node has taken from a folder."""
+        like = self._made_like.get(kind)
+        missing = 0 if like is None else like.st_mode & stat.S_IRWXU & ~folder.stat().st_mode
+        if missing:
+            logger.warning("a node has taken rights from ComfyUI's %s folder: they are given again", kind)
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | missing)
 
     def kept(self, run: str) -> Path:
         """Where the files of a run are kept. It need not exist."""
@@ -332,4 +342,8 @@ def _folders_in(folder: Path) -> list[Path]:
 def _remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it; links are not followed. What cannot be removed is logged."""
     if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))
+        try:
+            shutil.rmtree(folder)
+        except OSError:  # there is a folder in it in which nothing may be changed
+            make_writable(folder)
+            shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))

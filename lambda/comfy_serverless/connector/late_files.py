@@ -63,7 +63,6 @@ class LateFiles:
         self._since_s = 0.0
         #: What was there already, of the moment in which the owner's runs began.
         self._before: set[tuple[int, int, int]] = set()
-        self._folders: set[str] = set()
 
     def change(self, owner: str, folders: Mapping[str, Path]) -> None:
         """Note whose runs begin now; if the last ones were another's, what is there of those is moved out."""
@@ -81,8 +80,9 @@ class LateFiles:
             return
         if last is not None:
             self._move_out(roots, folders["input"].resolve(), self._standing)
-        self._owner, self._since_s, self._folders = whose, time.time() - TICK_S, set()
-        self._before = {_identity(state) for _, state in self._since(roots, seen=self._folders)}
+        self._owner, self._since_s, folders_there = whose, time.time() - TICK_S, set[str]()
+        self._before = {_identity(state) for _, state in self._since(roots, seen=folders_there)}
+        self._remembered.folders = folders_there
         self._tell(None)
 
     def see(self) -> None:
@@ -134,7 +134,7 @@ class LateFiles:
             self._since_s, folders = last.since_s, set[str]()
             came_after = {_identity(s) for _, s in self._since(roots, seen=folders) if s.st_ctime > last.until_s}
             self._before = came_after | last.before
-            self._folders = {path for path in folders if (birth_s(path) or 0.0) < last.since_s}
+            self._remembered.folders = {path for path in folders if (birth_s(path) or 0.0) < last.since_s}
         if standing is None:
             standing = Standing(str(folder), own_folders())
         try:
@@ -162,6 +162,8 @@ class LateFiles:
             )
         for path in moved:
             self._remove_empty(path.parent, roots)
+        for own in own_folders():
+            make_writable(input_folder / own)
         if brought := [path for path in map(Path, standing.others()) if self.move_out(path)]:
             logger.warning(
                 "%d files or folders came into ComfyUI's input folder while jobs of one owner were there. They were "
@@ -181,6 +183,7 @@ class LateFiles:
     def move_out(self, path: Path) -> bool:
         """Move a file or a folder out of ComfyUI's sight; whether there was more than empty folders."""
         try:
+            make_writable(path)
             if not path.is_symlink() and path.is_dir() and not any(names for *_, names in os.walk(path)):
                 shutil.rmtree(path)
                 return False
@@ -189,8 +192,7 @@ class LateFiles:
             target = self._keep_in / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}-{path.name[-50:]}"
             try:
                 path.rename(target)
-            except OSError:  # another file system, or a folder into which nobody may write
-                make_writable(path)
+            except OSError:  # another file system
                 shutil.move(path, target)
         except FileNotFoundError:
             return False
@@ -201,7 +203,7 @@ class LateFiles:
 
     def _remove_empty(self, folder: Path, roots: Iterable[Path]) -> None:
         """Remove the folders on a file's way that are empty now, and as new: their names may tell something."""
-        while folder not in roots and str(folder) not in self._folders:
+        while folder not in roots and str(folder) not in self._remembered.folders:
             try:
                 folder.rmdir()
             except OSError:

@@ -326,3 +326,20 @@ def test_names_that_are_no_text_are_noted_and_moved(world: World) -> None:
     for kind in ("input", "output"):
         world.write(f"{kind}/{late}")
     assert world.turn("bob") == before
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_rights_that_a_node_takes_from_comfyuis_folders_are_given_again(world: World, kind: str) -> None:
+    world.turn("alice")
+    (world.base / kind).chmod(0o500)
+    world.turn("alice")
+    assert (world.base / kind).stat().st_mode & 0o700 == 0o700
+
+
+def test_our_own_folder_in_the_input_folder_can_be_used_by_the_next_owner(world: World) -> None:
+    (world.base / "input/comfy-serverless").mkdir()
+    world.turn("alice")
+    world.write("input/comfy-serverless/mask.png")
+    (world.base / "input/comfy-serverless").chmod(0)
+    assert "input/comfy-serverless/mask.png" not in world.turn("bob")
+    assert (world.base / "input/comfy-serverless").stat().st_mode & 0o700 == 0o700
