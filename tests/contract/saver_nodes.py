@@ -7,6 +7,7 @@ Loaded by the embedded engine, and copied to a real ComfyUI as a pack of custom 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -107,6 +108,60 @@ def _nothing(output: Path, temp: Path, prefix: str) -> Shown:
     return {}
 
 
+def _copied_with_old_times(output: Path, temp: Path, prefix: str) -> Shown:
+    """As from an archive, or out of the pack itself: also the folders have their times, the output folder too."""
+    (output / "set" / "deep").mkdir(parents=True)
+    (output / "set" / "deep" / f"{prefix}.bin").write_bytes(content_of(prefix))
+    for path in (output / "set" / "deep" / f"{prefix}.bin", output / "set" / "deep", output / "set", output):
+        os.utime(path, (1_600_000_000,) * 2)
+    return {}
+
+
+def _in_a_folder_that_nobody_may_change(output: Path, temp: Path, prefix: str) -> Shown:
+    (output / "set" / "deep").mkdir(parents=True)
+    (output / "set" / "deep" / f"{prefix}.bin").write_bytes(content_of(prefix))
+    (output / "set" / "deep").chmod(0o500)
+    (output / "set").chmod(0o500)
+    return {}
+
+
+def _in_a_folder_that_nobody_may_read(output: Path, temp: Path, prefix: str) -> Shown:
+    (output / "set").mkdir()
+    (output / "set" / f"{prefix}.bin").write_bytes(content_of(prefix))
+    (output / "set").chmod(0)
+    return {}
+
+
+def _in_a_folder_that_is_moved(output: Path, temp: Path, prefix: str) -> Shown:
+    (output.parent / "user" / "set").mkdir()
+    (output.parent / "user" / "set" / f"{prefix}.bin").write_bytes(content_of(prefix))
+    (output.parent / "user" / "set").rename(output / "set")
+    return {}
+
+
+def _in_a_folder_that_it_works_in(output: Path, temp: Path, prefix: str) -> Shown:
+    before = Path.cwd()
+    (output / "work").mkdir()
+    os.chdir(output / "work")
+    try:
+        Path(f"{prefix}.bin").write_bytes(content_of(prefix))
+    finally:
+        os.chdir(before)
+    return {"files": [_file(f"{prefix}.bin", "work")]}
+
+
+def _in_the_folder_of_another_job(output: Path, temp: Path, prefix: str) -> Shown:
+    folder = output / "comfy-serverless" / "somebodys"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{prefix}.bin").write_bytes(content_of(prefix))
+    return {"files": [_file(f"{prefix}.bin", "comfy-serverless/somebodys")]}
+
+
+def _after_it_has_emptied_temp(output: Path, temp: Path, prefix: str) -> Shown:
+    shutil.rmtree(temp, ignore_errors=True)
+    return _without_making_folders(output, temp, prefix)
+
+
 def _put_in_place(output: Path, prefix: str) -> None:
     (output / ".unfinished").write_bytes(content_of(prefix))
     (output / ".unfinished").replace(output / "latest.bin")
@@ -149,6 +204,64 @@ def _a_folder_that_becomes_a_link(output: Path, temp: Path, prefix: str) -> Show
     return {"files": [_file("foreign.txt", "deep"), _file("new.txt", "deep")]}
 
 
+def _a_picture_for_the_next_job(output: Path, temp: Path, prefix: str) -> Shown:
+    (output.parent / "input" / f"{prefix}.png").write_bytes(content_of(prefix))
+    return {"images": [_file(f"{prefix}.png", folder_type="input")]}
+
+
+def _a_cache_in_folders_of_its_own(output: Path, temp: Path, prefix: str) -> Shown:
+    folder = output.parent / "input" / "pack" / "masks"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{prefix}.png").write_bytes(content_of(prefix))
+    os.utime(folder.parent, (1_700_000_000,) * 2)
+    os.utime(folder.parents[1], (1_700_000_000,) * 2)
+    return {}
+
+
+def _among_the_files_that_jobs_bring(output: Path, temp: Path, prefix: str) -> Shown:
+    folder = output.parent / "input" / "comfy-serverless"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{prefix}.png").write_bytes(content_of(prefix))
+    return {}
+
+
+def _a_link_in_the_input_folder(output: Path, temp: Path, prefix: str) -> Shown:
+    (output.parent / "user" / f"{prefix}.txt").write_bytes(content_of(prefix))
+    (output.parent / "input" / f"{prefix}.png").symlink_to(output.parent / "user" / f"{prefix}.txt")
+    return {}
+
+
+#: What a node puts into the input folder, for a later job.
+CACHES: dict[str, Callable[[Path, Path, str], Shown]] = {
+    function.__name__.strip("_").replace("_", " "): function
+    for function in (
+        *(_a_picture_for_the_next_job, _a_cache_in_folders_of_its_own, _among_the_files_that_jobs_bring),
+        _a_link_in_the_input_folder,
+    )
+}
+
+
+def _an_output_folder_that_is_gone(output: Path, temp: Path, prefix: str) -> Shown:
+    output.rename(output.parent / "gone")
+    return {}
+
+
+def _an_output_folder_that_is_a_link(output: Path, temp: Path, prefix: str) -> Shown:
+    output.rename(output.parent / "gone")
+    output.symlink_to(output.parent / "user")
+    return {}
+
+
+def _an_input_folder_that_is_gone(output: Path, temp: Path, prefix: str) -> Shown:
+    (output.parent / "input").rename(output.parent / "gone")
+    return {}
+
+
+#: What takes a folder away that every job needs.
+BREAKS: dict[str, Callable[[Path, Path, str], Shown]] = {
+    function.__name__.strip("_").replace("_", " "): function
+    for function in (_an_output_folder_that_is_gone, _an_output_folder_that_is_a_link, _an_input_folder_that_is_gone)
+}
 #: What takes files that are not the run's for its own.
 TRICKS: dict[str, Callable[[Path, Path, str], Shown]] = {
     function.__name__.strip("_").replace("_", " "): function
@@ -163,6 +276,9 @@ SAVES: dict[str, Callable[[Path, Path, str], Shown]] = {
         *(_in_its_own_folder, _silently, _under_any_name, _without_making_folders, _in_temp, _with_a_caption),
         *(_late, _late_and_named, _by_an_absolute_path, _elsewhere, _by_an_upload_of_its_own, _nothing),
         *(_under_odd_names, _for_a_while, _always_in_the_same_place, _in_the_same_place_again_later),
+        *(_copied_with_old_times, _in_a_folder_that_is_moved, _in_a_folder_that_it_works_in),
+        *(_in_a_folder_that_nobody_may_change, _in_a_folder_that_nobody_may_read),
+        *(_in_the_folder_of_another_job, _after_it_has_emptied_temp),
     )
 }
 
@@ -182,13 +298,14 @@ class SaverOfAPack:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
-        return {"required": {"saves": ([*SAVES, *TRICKS],), "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
+        saves = ([*SAVES, *TRICKS, *CACHES, *BREAKS],)
+        return {"required": {"saves": saves, "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
 
     def run(self, saves: str, filename_prefix: str) -> dict[str, Any]:
         import folder_paths  # type: ignore[import-not-found]
 
         folders = (Path(folder_paths.get_output_directory()), Path(folder_paths.get_temp_directory()))
-        return {"ui": (SAVES | TRICKS)[saves](*folders, filename_prefix)}
+        return {"ui": (SAVES | TRICKS | CACHES | BREAKS)[saves](*folders, filename_prefix)}
 
 
 class FolderOfAPack:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -236,3 +238,72 @@ def test_what_comfyuis_own_node_has_read_from_a_folder_is_not_recalled_for_the_n
     assert any(name.startswith("2/") for name in hers)
     for owner in ("alice", "bob"):
         assert world.worker.contents(takes_all, owner=owner)[1] == {}
+
+
+@pytest.mark.parametrize("parts", [("../../..", "/canary"), ("..", "/../canary"), ("{base}", "/output/canary")])
+@pytest.mark.parametrize(
+    ("class_type", "name"),
+    [
+        ("SaveImage", "filename_prefix"),
+        *(("SaveImageDataSetToFolder", name) for name in ("folder_name", "filename_prefix")),
+        *(("SaveImageTextDataSetToFolder", name) for name in ("folder_name", "filename_prefix")),
+    ],
+)
+@pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine makes no texts")
+def test_a_name_to_write_to_that_is_made_while_the_job_runs_leads_to_nothing_of_others(
+    world: World, class_type: str, name: str, parts: tuple[str, str]
+) -> None:
+    if class_type not in world.classes:
+        pytest.skip(f"this ComfyUI has no {class_type}")
+    folder = world.base / "output" / "canary"
+    folder.mkdir(exist_ok=True)
+    there = {folder / file for file in ("image_00000.png", "image_00000.txt", "image_00001_.png")}
+    for file in there:
+        file.write_bytes(SECRET)
+    time.sleep(0.1)  # what comes with the beginning of a job is its own
+    before = world.worker.files("input", "output", "temp", "user")
+    texts = dict(zip(("string_a", "string_b"), (part.format(base=world.base) for part in parts), strict=True))
+    if name != "folder_name":
+        texts["string_b"] += "/image"
+    names = {"folder_name": "set", "filename_prefix": "image", name: ["joined", 0]}
+    takes = world.classes[class_type]["input"]["required"]
+    graph = {
+        "joined": {"class_type": "StringConcatenate", "inputs": {**texts, "delimiter": ""}},
+        "picture": {"class_type": "EmptyImage", "inputs": MAKERS["IMAGE"][1]},
+        "1": {
+            "class_type": class_type,
+            "inputs": {"images": ["picture", 0], **{key: value for key, value in names.items() if key in takes}},
+        },
+    }
+    if "mode" in takes:
+        graph["1"]["inputs"]["mode"] = "overwrite"
+    _, made = world.worker.contents(graph, owner="bob")
+    assert SECRET not in made.values()
+    assert {file.read_bytes() for file in there} == {SECRET}
+    assert world.worker.files("input", "output", "temp", "user") == before
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("hands_on", ["ComfySwitchNode", "CreateList"])
+@pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine makes no texts")
+def test_a_loader_reads_nothing_of_others_by_a_name_that_nodes_hand_on(world: World, hands_on: str) -> None:
+    if "Load3D" not in world.classes or hands_on not in world.classes:
+        pytest.skip("this ComfyUI has no such class")
+    pictures = {**dict.fromkeys(("image", "mask", "normal"), "shared.png"), "camera_info": None, "recording": ""}
+    values = {"switch": True, "on_true": ["joined", 0], "on_false": ["joined", 0]}
+    graph = {
+        "joined": {
+            "class_type": "StringConcatenate",
+            "inputs": {"string_a": "old.glb [te", "string_b": "mp]", "delimiter": ""},
+        },
+        "on": {
+            "class_type": hands_on,
+            "inputs": values if hands_on == "ComfySwitchNode" else {"inputs.input0": ["joined", 0]},
+        },
+        "1": {
+            "class_type": "Load3D",
+            "inputs": {"model_file": ["on", 0], "image": pictures, "width": 8, "height": 8},
+        },
+        "2": {"class_type": "SaveGLB", "inputs": {"mesh": ["1", 6], "filename_prefix": "loot"}},
+    }
+    assert world.faults(graph) == []

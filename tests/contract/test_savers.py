@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from tests.contract.saver_nodes import SAVES, TRICKS, content_of
+from tests.contract.saver_nodes import BREAKS, CACHES, SAVES, TRICKS, content_of
 from tests.contract.shared_worker import SharedWorker
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedWorker]:
     worker = SharedWorker(tmp_path_factory.mktemp("engine") / "ComfyUI")
+    (worker.base / "input" / "operators.png").write_bytes(b"for all")
     yield worker
     worker.close()
 
@@ -98,3 +104,54 @@ def test_what_a_thread_writes_after_an_owners_job_is_not_there_in_another_ones(w
     _, made = worker.contents(saver("silently"), owner="bob")
     assert not any(path.exists() for path in late)
     assert b"alice's" not in made.values()
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_what_a_node_puts_into_the_input_folder_is_in_no_job_of_another_owner(worker: SharedWorker, cache: str) -> None:
+    def listed(owner: str) -> set[str]:
+        lists = {"1": {"class_type": "FolderOfAPack", "inputs": {"directory": "."}}}
+        shows = {"2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+        outcome, made = worker.contents(lists | shows, owner=owner)
+        assert outcome.error is None
+        return {name for content in made.values() for name in content.decode().split("\n")}
+
+    before = listed("bob")
+    assert "operators.png" in before
+    assert worker.contents(saver(cache), owner="alice")[0].error is None
+    [hers] = listed("alice") - before
+    assert hers.endswith("fox.png"), "packs find there what they have kept for the owner's next job"
+    assert listed("bob") == before
+    assert listed("alice") == before
+
+
+def test_comfyuis_lists_of_files_name_nothing_that_a_node_of_another_owner_has_put_there(worker: SharedWorker) -> None:
+    named = []
+    for owner in ("alice", "bob"):
+        saves = "a picture for the next job" if owner == "alice" else "silently"
+        assert worker.contents(saver(saves), owner=owner)[0].error is None
+        said = str(worker.connector.declarations(["LoadImage"]))
+        assert "operators.png" in said
+        named.append("fox.png" in said)
+    assert named == [True, False]
+
+
+@pytest.mark.parametrize("breaks", BREAKS)
+def test_a_folder_that_a_node_takes_away_is_there_for_the_next_job(worker: SharedWorker, breaks: str) -> None:
+    before = worker.files("input", "output", "temp")
+    assert worker.contents(saver(breaks), owner="alice")[0].error is None
+    photo = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(photo, "PNG")
+    address = "data:image/png;base64," + base64.b64encode(photo.getvalue()).decode()
+    graph = saver("silently") | {
+        "3": {"class_type": "LoadImage", "inputs": {"image": address}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "fox"}},
+    }
+    outcome, made = worker.contents(graph, owner="bob")
+    assert outcome.error is None
+    assert sorted(made) == ["2/fox.bin", "4/fox_00001_.png"]
+    left = worker.files("input", "output", "temp")
+    for name in before - left:
+        (worker.base / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(worker.base / "gone" / Path(name).name, worker.base / name)
+    shutil.rmtree(worker.base / "gone")
+    assert left <= before, "the next owner's job would find it"

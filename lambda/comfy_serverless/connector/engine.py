@@ -120,7 +120,9 @@ class Engine(EngineDeclares):
 
     @property
     def input_directory(self) -> Path | None:
-        """ComfyUI's input folder, if it is on this machine."""
+        """ComfyUI's input folder, if it is on this machine: made again, should a node have removed it."""
+        if "input" in self._folders and self.folder("input") is None and (own := self.own_folders) is not None:
+            own.restore()
         return self.folder("input")
 
     def folder(self, folder_type: str) -> Path | None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from comfy_serverless import locks
 from comfy_serverless.connector.late_files import LateFiles
 from comfy_serverless.connector.made_files import JOBS_FOLDER
+from comfy_serverless.connector.real_paths import make_writable
 from comfy_serverless.graph.file_inputs import own_folders
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class EngineFolders:
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = dict(folders)
+        self._made_like = _states(self._folders)
         root = beside(self._folders["output"])
         self._turn, self._next = root / "turn", root / "next"
         self._change = threading.Condition()
@@ -95,7 +97,7 @@ class EngineFolders:
         self._users: Counter[int] = Counter()
         self._held: int | None = None
         self._is_swept = False
-        self._late = LateFiles(root / "late")
+        self._late = LateFiles(root)
         self._kept = root / f"kept-{uuid.uuid4().hex[:12]}"
         self._kept.mkdir(mode=0o700)
         #: Held as long as this process lives: tells its folder from those of the dead.
@@ -105,6 +107,35 @@ class EngineFolders:
         """Note where the engine's folders are now: a process that takes another's place has its own temp folder."""
         with self._change:
             self._folders = dict(folders)
+            self._made_like = _states(self._folders)
+
+    def restore(self) -> None:
+        """Make ComfyUI's folders again that are gone, or that a node has put something else in the place of.
+
+        All jobs need them. What is in their place is moved out, and what a link there leads to stays. Raises OSError.
+        """
+        for kind, folder in self._folders.items():
+            if folder.is_dir() and not folder.is_symlink():
+                self._restore_rights(kind, folder)
+                continue
+            if folder.is_symlink() or folder.exists():
+                logger.warning(
+                    "a node has put something else in the place of ComfyUI's %s folder: it is moved out", kind
+                )
+                self._late.move_out(folder)
+            if (like := self._made_like.get(kind)) is not None:
+                logger.warning("ComfyUI's %s folder is gone: it is made again, empty", kind)
+                folder.mkdir(exist_ok=True)
+                os.chown(folder, like.st_uid, like.st_gid)
+                folder.chmod(stat.S_IMODE(like.st_mode))
+
+    def _restore_rights(self, kind: str, folder: Path) -> None:
+        """Give ComfyUI's user the rights again that a node has taken from a folder."""
+        like = self._made_like.get(kind)
+        missing = 0 if like is None else like.st_mode & stat.S_IRWXU & ~folder.stat().st_mode
+        if missing:
+            logger.warning("a node has taken rights from ComfyUI's %s folder: they are given again", kind)
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | missing)
 
     def kept(self, run: str) -> Path:
         """Where the files of a run are kept. It need not exist."""
@@ -131,6 +162,10 @@ class EngineFolders:
         """Remove all that is kept. The engine has ended."""
         with self._change:
             self._remove_ours()
+            # Another process that has the folders says so itself.
+            if (turn := locks.try_lock(self._turn, locks.ALONE, create=True)) is not None:
+                self._late.end()
+                os.close(turn)
         with suppress(OSError):
             os.close(self._life)
         _remove_tree(self._kept)
@@ -153,6 +188,7 @@ class EngineFolders:
                 self._users[threading.get_ident()] -= 1
                 self._users = +self._users
                 if not self._users and self._held is not None:
+                    self._late.see()
                     os.close(self._held)
                     self._held = None
                 self._change.notify_all()
@@ -172,9 +208,7 @@ class EngineFolders:
                     if waits is not None and self._held is None:
                         self._held = locks.try_lock(self._turn, locks.ALONE, create=True)
                         if self._held is not None:
-                            self._tidy()
-                            if owner is not None:
-                                self._late.change(owner, self._folders)
+                            self._clear_for(owner)
                     if waits is not None and self._held is not None:
                         self._users[me] += 1
                         return
@@ -183,6 +217,19 @@ class EngineFolders:
         finally:
             if waits is not None:
                 os.close(waits)
+
+    def _clear_for(self, owner: str | None) -> None:
+        """Make the folders ready for a job of this owner, now that this process has them. Raises OSError."""
+        try:
+            self.restore()
+            self._tidy()
+            if owner is not None:
+                self._late.change(owner, self._folders)
+        except BaseException:
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
+            raise
 
     def _tidy(self) -> None:
         """Remove what is left of runs that are over: now that no run of ours has the folders, all of ours are.
@@ -218,6 +265,11 @@ class EngineFolders:
 
 
 _LIFE = "life"
+
+
+def _states(folders: Mapping[str, Path]) -> dict[str, os.stat_result]:
+    """What to make folders like: those that there always are. ComfyUI makes its temp folder when it needs it."""
+    return {kind: folder.stat() for kind, folder in folders.items() if kind != "temp" and folder.is_dir()}
 
 
 def place_file(source: Path, name: str, *, subfolder: str, folder: Path) -> bool:
@@ -290,4 +342,8 @@ def _folders_in(folder: Path) -> list[Path]:
 def _remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it; links are not followed. What cannot be removed is logged."""
     if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))
+        try:
+            shutil.rmtree(folder)
+        except OSError:  # there is a folder in it in which nothing may be changed
+            make_writable(folder)
+            shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))

@@ -1,100 +1,264 @@
-"""Files that come into ComfyUI's folders when the run that made them is over: a thread of a node has gone on.
+"""Files of an owner's runs that are in ComfyUI's folders when these are over: they must not be there for another owner.
 
-They are nobody's output. Those of one owner's runs must not be there when the next owner's begin: a node that lists a
-folder would show them. So they are moved out of ComfyUI's sight; the newest of them are kept there for the operator.
+A node that lists a folder would show them. In the output and temp folder they have come late: a thread of a node has
+gone on. In the input folder a node has put them there, for its next job. They are nobody's output: before the next
+owner's runs begin they are moved out of ComfyUI's sight; the newest of them are kept there for the operator.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import math
+import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import TICK_S, Remembered
+from comfy_serverless.connector.real_paths import make_writable
+from comfy_serverless.connector.standing import Standing
+from comfy_serverless.graph.file_inputs import own_folders
 
 logger = logging.getLogger(__name__)
 
-#: How much of them is kept, in bytes.
+#: How much of them is kept beside what was moved last, in bytes.
 MAX_KEPT_BYTES = 256 * 1024 * 1024
 _SHOWN = 5
+#: How long a process that has ended without a word may have gone on, in seconds.
+_UNHEARD_S = 3600.0
+
+
+class _Last(NamedTuple):
+    """Whose runs were the last ones, since when, and up to when they may have left something."""
+
+    owner: str
+    since_s: float
+    until_s: float
+    before: frozenset[tuple[int, int, int]]
 
 
 class LateFiles:
-    """Those of one engine's output and temp folders. The caller has the folders, and nothing runs with them.
+    """Those of one engine's folders. The caller has the folders, and nothing runs with them.
+
+    Processes that have the folders in turn, or one after the other, know of each other's runs.
 
     Args:
-        keep_in: where they are moved to. It need not exist.
+        root: our folder beside the engine's output folder: they are moved into one in it, and what processes must know
+            of each other is there.
     """
 
-    def __init__(self, keep_in: Path) -> None:
-        self._keep_in = keep_in
+    def __init__(self, root: Path) -> None:
+        self._keep_in = root / "late"
+        self._turn_file, self._standing_file = root / "owner.json", root / "standing.json"
         self._remembered = Remembered()
+        self._standing: Standing | None = None
         self._owner: str | None = None
         self._since_s = 0.0
         #: What was there already, of the moment in which the owner's runs began.
         self._before: set[tuple[int, int, int]] = set()
-        self._folders: set[str] = set()
 
     def change(self, owner: str, folders: Mapping[str, Path]) -> None:
-        """Note whose runs begin now; if the last ones were another's, what came late of those is moved out."""
-        if owner == self._owner:
-            return
+        """Note whose runs begin now; if the last ones were another's, what is there of those is moved out."""
+        whose = hashlib.sha256(owner.encode()).hexdigest()[:32]
+        last = self._last()
         roots = [folders[kind] for kind in ("output", "temp")]
-        if self._owner is not None:
-            self._move_out(roots)
-        self._owner, self._since_s, self._folders = owner, time.time() - TICK_S, set()
-        self._before = {
-            (state.st_dev, state.st_ino, state.st_ctime_ns)
-            for root in roots
-            for _, state in self._remembered.changed_files(str(root), since_s=self._since_s, seen=self._folders)
-        }
+        if self._standing is None:
+            self._standing = self._what_stands(folders["input"].resolve(), last, roots)
+        if last is not None and last.owner == whose:
+            if last.until_s == math.inf and self._owner == whose:
+                self.see()
+            else:
+                self._owner = whose
+                self._tell(None)
+            return
+        if last is not None:
+            self._move_out(roots, folders["input"].resolve(), self._standing)
+        self._owner, self._since_s, folders_there = whose, time.time() - TICK_S, set[str]()
+        self._before = {_identity(state) for _, state in self._since(roots, seen=folders_there)}
+        self._remembered.folders = folders_there
+        self._tell(None)
 
-    def _move_out(self, roots: list[Path]) -> None:
-        moved: list[str] = []
-        for root in roots:
-            for name, state in self._remembered.changed_files(str(root), since_s=self._since_s):
-                if (state.st_dev, state.st_ino, state.st_ctime_ns) in self._before:
-                    continue
-                path = Path(name)
-                try:
-                    self._keep_in.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    shutil.move(path, self._keep_in / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}-{path.name[-150:]}")
-                except FileNotFoundError:
-                    continue
-                except OSError:
-                    logger.exception("a late file of another owner could not be moved out of ComfyUI's folder")
-                    continue
-                moved.append(path.relative_to(root).as_posix()[:200])
-                self._remove_empty(path.parent, root)
-        if moved:
+    def see(self) -> None:
+        """Note that the runs of the owner go on, or have just ended."""
+        if self._owner is not None:
+            with suppress(OSError):
+                os.utime(self._turn_file)
+
+    def end(self) -> None:
+        """Note that the engine has ended: what comes from now on is the operator's."""
+        if self._owner is not None:
+            self._tell(time.time())
+
+    def _last(self) -> _Last | None:
+        """What is known of the last runs in these folders, of whatever process."""
+        saved = _read(self._turn_file)
+        try:
+            if saved is not None:
+                seen_s, until_s = self._turn_file.stat().st_mtime, saved["until_s"]
+                if until_s is None:
+                    until_s = math.inf if time.time() - seen_s < _UNHEARD_S or self._owner is not None else seen_s
+                before = frozenset((int(device), int(inode), int(ns)) for device, inode, ns in saved["before"])
+                return _Last(str(saved["owner"]), float(saved["since_s"]), float(until_s), before)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            logger.warning("whose runs were the last ones cannot be read: %r", error)
+        if self._owner is None:
+            return None
+        return _Last(self._owner, self._since_s, math.inf, frozenset(self._before))
+
+    def _tell(self, until_s: float | None) -> None:
+        said = {"owner": self._owner, "since_s": self._since_s, "until_s": until_s, "before": [*self._before]}
+        try:
+            _write(self._turn_file, said)
+        except OSError as error:
+            logger.warning("whose runs these are cannot be noted for other processes: %s", error)
+            self._turn_file.unlink(missing_ok=True)  # what it says is not true any more
+
+    def _what_stands(self, folder: Path, last: _Last | None, roots: Iterable[Path]) -> Standing:
+        """What the operator has in the input folder, at the first run of this process."""
+        standing = None
+        saved = _read(self._standing_file) if last is not None else None
+        if last is not None and saved is not None and saved.get("folder") == str(folder):
+            try:
+                standing = Standing(str(folder), own_folders(), saved)
+                standing.note_all_but(last.since_s, last.until_s)
+            except (KeyError, TypeError, ValueError) as error:
+                logger.warning("what was in ComfyUI's input folder before cannot be read: %r", error)
+        if last is not None:
+            self._since_s, folders = last.since_s, set[str]()
+            came_after = {_identity(s) for _, s in self._since(roots, seen=folders) if s.st_ctime > last.until_s}
+            self._before = came_after | last.before
+            self._remembered.folders = {path for path in folders if (birth_s(path) or 0.0) < last.since_s}
+        if standing is None:
+            standing = Standing(str(folder), own_folders())
+        try:
+            _write(self._standing_file, {"folder": str(folder), **standing.as_saved()})
+        except OSError as error:
+            logger.warning("what is in ComfyUI's input folder cannot be noted for other processes: %s", error)
+            self._standing_file.unlink(missing_ok=True)
+        return standing
+
+    def _since(self, roots: Iterable[Path], seen: set[str] | None = None) -> list[tuple[Path, os.stat_result]]:
+        return [
+            (Path(name), state)
+            for root in roots
+            for name, state in self._remembered.changed_files(str(root), since_s=self._since_s, seen=seen)
+        ]
+
+    def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing) -> None:
+        kept_before = set(self._kept())
+        late = [path for path, state in self._since(roots) if self._is_late(path, state)]
+        if moved := [path for path in late if self.move_out(path)]:
             logger.warning(
                 "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
                 "They were moved to %s before another owner's run: %s",
-                len(moved),
-                self._keep_in,
-                ", ".join(moved[:_SHOWN]),
+                *(len(moved), self._keep_in, _shown(moved, roots)),
             )
-            self._make_room()
+        for path in moved:
+            self._remove_empty(path.parent, roots)
+        for own in own_folders():
+            make_writable(input_folder / own)
+        if brought := [path for path in map(Path, standing.others()) if self.move_out(path)]:
+            logger.warning(
+                "%d files or folders came into ComfyUI's input folder while jobs of one owner were there. They were "
+                "moved to %s before another owner's run: %s. Files for all owners are put there before the first job",
+                *(len(brought), self._keep_in, _shown(brought, [input_folder])),
+            )
+        if moved or brought:
+            self._make_room(kept_before)
 
-    def _remove_empty(self, folder: Path, root: Path) -> None:
+    def _is_late(self, path: Path, state: os.stat_result) -> bool:
+        """Whether a file has come since, and not only a new name, right or time for one that was there."""
+        if _identity(state) in self._before:
+            return False
+        born_s = birth_s(path)
+        return born_s is None or born_s >= self._since_s
+
+    def move_out(self, path: Path) -> bool:
+        """Move a file or a folder out of ComfyUI's sight; whether there was more than empty folders."""
+        try:
+            make_writable(path)
+            if not path.is_symlink() and path.is_dir() and not any(names for *_, names in os.walk(path)):
+                shutil.rmtree(path)
+                return False
+            self._keep_in.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The longest name of a file has 255 bytes, and a character up to four.
+            target = self._keep_in / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}-{path.name[-50:]}"
+            try:
+                path.rename(target)
+            except OSError:  # another file system
+                shutil.move(path, target)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            logger.exception("a file of another owner could not be moved out of ComfyUI's folder")
+            return False
+        return True
+
+    def _remove_empty(self, folder: Path, roots: Iterable[Path]) -> None:
         """Remove the folders on a file's way that are empty now, and as new: their names may tell something."""
-        while folder != root and str(folder) not in self._folders:
+        while folder not in roots and str(folder) not in self._remembered.folders:
             try:
                 folder.rmdir()
             except OSError:
                 return
             folder = folder.parent
 
-    def _make_room(self) -> None:
-        """Remove the oldest of what is kept, so that it is not too much."""
-        kept = sorted(self._keep_in.iterdir(), reverse=True)
+    def _kept(self) -> list[Path]:
+        """What is kept, the newest first."""
+        with suppress(FileNotFoundError):
+            return sorted(self._keep_in.iterdir(), reverse=True)
+        return []
+
+    def _make_room(self, kept_before: Iterable[Path]) -> None:
+        """Remove the oldest of what is kept, so that it is not too much; never what was moved last."""
         size_bytes = 0
-        for path in kept:
+        for path in self._kept():
+            size_bytes += _size_bytes(path)
+            if size_bytes > MAX_KEPT_BYTES and path in kept_before:
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _identity(state: os.stat_result) -> tuple[int, int, int]:
+    return state.st_dev, state.st_ino, state.st_ctime_ns
+
+
+def _shown(paths: list[Path], roots: Iterable[Path]) -> str:
+    ways = [path.relative_to(root) for path in paths[:_SHOWN] for root in roots if path.is_relative_to(root)]
+    return ", ".join(way.as_posix()[:200] for way in ways)
+
+
+def _size_bytes(path: Path) -> int:
+    size_bytes = 0
+    with suppress(OSError):
+        size_bytes = path.lstat().st_size
+    for folder, _, names in os.walk(path):
+        for name in names:
             with suppress(OSError):
-                size_bytes += path.lstat().st_size
-                if size_bytes > MAX_KEPT_BYTES:
-                    path.unlink()
+                size_bytes += Path(folder, name).lstat().st_size
+    return size_bytes
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """What was written; None if nothing was, or if it cannot be read."""
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("%s cannot be read: %s", file.name, error)
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(json.dumps(content))
+    unfinished.replace(file)

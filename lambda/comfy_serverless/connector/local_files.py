@@ -409,6 +409,8 @@ def _link(path: str, state: os.stat_result, target: Path) -> Path:
     if not os.path.samestat(target.lstat(), state):
         target.unlink()
         raise FileNotFoundError(path)
+    if not state.st_mode & stat.S_IRUSR:
+        target.chmod(stat.S_IMODE(state.st_mode) | stat.S_IRUSR)  # or it could not be delivered
     return target
 
 

@@ -10,16 +10,22 @@ sight, as soon as they are there, and its end removes them, and nothing else, fr
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import stat
 import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
+
+from comfy_serverless.connector.real_paths import make_writable
+
+logger = logging.getLogger(__name__)
 
 #: A folder that was changed this recently may change again without a new time of change, in seconds.
 TICK_S = 0.05
@@ -145,7 +151,8 @@ class Remembered:
     ) -> list[tuple[str, os.stat_result]]:
         """The paths of files and links below a folder that have come into it since then, in seconds since the epoch.
 
-        Folders that nothing has come into since are not read again: an output folder can hold years of pictures.
+        Folders that nothing has come into since are not read again: an output folder can hold years of pictures. Their
+        times of modification do not tell: those of what is unpacked, or copied with its times, are of long ago.
 
         Args:
             seen: the folders are added to it.
@@ -154,9 +161,12 @@ class Remembered:
         pending = [folder]
         while pending:
             directory = pending.pop()
-            with suppress(FileNotFoundError, NotADirectoryError):
-                changed_ns = os.stat(directory).st_mtime_ns
+            with _unless_gone(directory):
+                state = os.stat(directory)
+                changed_ns = state.st_ctime_ns
                 is_changed = changed_ns / 1e9 >= since_s
+                if is_changed and state.st_mode & stat.S_IRWXU != stat.S_IRWXU and self._may_open(directory):
+                    make_writable(directory)
                 known = self._subfolders.get(directory)
                 if is_changed or known is None or known[0] != changed_ns:
                     with os.scandir(directory) as entries:
@@ -172,6 +182,21 @@ class Remembered:
                 if seen is not None:
                     seen.add(directory)
         return found
+
+    def _may_open(self, directory: str) -> bool:
+        """Whether the rights of a folder may be changed: not of those that were there."""
+        return directory not in self.folders or JOBS_FOLDER in directory.split("/")
+
+
+@contextmanager
+def _unless_gone(directory: str) -> Iterator[None]:
+    """Pass over a folder that has just gone, and over one that nobody can read: no job must fail for another's."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        logger.warning("a folder of ComfyUI's cannot be read: %s (%s)", error.strerror, directory[-200:])
 
 
 def _folders_and_files(entries: Iterable[os.DirEntry[str]]) -> tuple[tuple[str, ...], list[os.DirEntry[str]]]:

@@ -16,7 +16,7 @@ from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.file_inputs import text_behind
 from comfy_serverless.graph.lookup import listing
 from comfy_serverless.graph.node_errors import node_errors_of
-from comfy_serverless.graph.nodes import PREFIX, TEXT_JOINER, Declared, known
+from comfy_serverless.graph.nodes import PREFIX, TEXT_JOINER, TEXT_REPLACER, Declared, known
 from comfy_serverless.graph.workflow import copy_graph, is_link
 
 #: An input that makes ComfyUI run a node again. Unless something about them changes, output nodes that we give no
@@ -28,6 +28,9 @@ _CHANGE = "comfy_serverless_job"
 _EMBEDDING = "embedding:"
 #: The name that ComfyUI's own savers give a file when the workflow gives none.
 _DEFAULT_NAME = "ComfyUI"
+
+#: What leads out of a folder in a name below it. Nodes that make sets of files take it as it comes (ComfyUI 0.33.0).
+_WAY_OUT = r"^[\s/\\]+|(?<![^/\\])\.\.(?=[/\\]|$)"
 
 #: What ComfyUI says of the classes of a graph; it may not have said it of all.
 Declarations = Mapping[str, Declared]
@@ -74,6 +77,8 @@ def in_own_folder(
         inputs, name = result[node_id]["inputs"], knowledge.writes_below
         if said is not None and said.is_own and said.is_output and name in said.inputs and name in inputs:
             inputs[name] = _below(folder, inputs[name], result, node_id, declarations)
+            if name != PREFIX and PREFIX in inputs:
+                inputs[PREFIX] = _kept_in(inputs[PREFIX], result, node_id, declarations)
         elif (said is not None and said.is_output) or knowledge.names_preview or knowledge.lists_folder:
             inputs[_CHANGE] = run
         elif said is None or said.may_read or any(_names_embedding(value) for value in node["inputs"].values()):
@@ -111,9 +116,24 @@ def _below(
         return f"{folder}/{prefix if PurePosixPath(str(prefix).replace(chr(92), '/')).parts else _DEFAULT_NAME}"
     if TEXT_JOINER not in declarations:
         return value
-    joiner = f"{node_id}.folder"
-    while joiner in graph:
-        joiner += "_"
-    inputs = {"string_a": f"{folder}/", "string_b": value, "delimiter": ""}
-    graph[joiner] = {"class_type": TEXT_JOINER, "inputs": inputs}
-    return [joiner, 0]
+    name = _kept_in(value, graph, node_id, declarations)
+    inputs = {"string_a": f"{folder}/", "string_b": name, "delimiter": ""}
+    return _added(graph, f"{node_id}.folder", TEXT_JOINER, inputs)
+
+
+def _kept_in(value: Any, graph: dict[str, Any], node_id: str, declarations: Declarations) -> Any:  # noqa: ANN401
+    """A name that is made while the job runs, by a link to a node that takes out of it what leads out of its folder.
+
+    A constant has been checked.
+    """
+    if not is_link(value) or text_behind(graph, value) is not None or TEXT_REPLACER not in declarations:
+        return value
+    inputs = {"string": value, "regex_pattern": _WAY_OUT, "replace": "_"}
+    return _added(graph, f"{node_id}.name", TEXT_REPLACER, inputs)
+
+
+def _added(graph: dict[str, Any], node_id: str, class_type: str, inputs: dict[str, Any]) -> list[Any]:
+    while node_id in graph:
+        node_id += "_"
+    graph[node_id] = {"class_type": class_type, "inputs": inputs}
+    return [node_id, 0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 
 
 def real_folder(folder: str) -> str:
@@ -47,3 +49,20 @@ def path_below(folder: str, relative: str) -> str | None:
     except (OSError, ValueError):
         return None
     return path if way_below(folder, path) else None
+
+
+def make_writable(folder: str | os.PathLike[str]) -> None:
+    """Let this user change what is in a folder and in those below it, as far as it may. Links are not followed.
+
+    A node that copies a folder copies its rights, also of a place into which nobody may write.
+    """
+    pending = [os.fspath(folder)]
+    while pending:
+        path = pending.pop()
+        with suppress(OSError):
+            mode = os.lstat(path).st_mode
+            if stat.S_ISDIR(mode):
+                if mode & stat.S_IRWXU != stat.S_IRWXU:
+                    os.chmod(path, stat.S_IMODE(mode) | stat.S_IRWXU)
+                with os.scandir(path) as entries:
+                    pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

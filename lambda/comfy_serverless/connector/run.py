@@ -39,7 +39,7 @@ from comfy_serverless.errors import (
     InvalidWorkflow,
 )
 from comfy_serverless.files import OutputKind
-from comfy_serverless.graph.nodes import SMALLEST_GRAPH, TEXT_JOINER, loaders_in
+from comfy_serverless.graph.nodes import SMALLEST_GRAPH, TEXT_JOINER, TEXT_REPLACER, loaders_in
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -282,7 +282,7 @@ class WorkflowRun:
     ) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
         with self._folders():
             if self._apart_as is not None:
-                classes = {TEXT_JOINER, *(str(node["class_type"]) for node in graph.values())}
+                classes = {TEXT_JOINER, TEXT_REPLACER, *(str(node["class_type"]) for node in graph.values())}
                 declarations = self._engine.declared(classes)
                 check_partner_nodes(graph, declarations, self._extra_data)
                 graph = in_own_folder(graph, self._apart_as, declarations, recalls_as=self._recalls_as)

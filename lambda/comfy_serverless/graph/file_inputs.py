@@ -167,8 +167,9 @@ def names_of_others(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             is_file = bool(knowledge.files) or input_name in FILE_INPUT_NAMES
             constant = text_behind(graph, value) if is_link(value) else value
             if constant is None:
-                source = graph.get(value[0]) if is_link(value) else None
-                if is_file and source is not None and known(source["class_type"]).gives_text:
+                # A loader's link is a name, whatever gives it; elsewhere it may be what a node makes: a picture.
+                is_name = input_name in knowledge.files and is_link(value) and value[0] in graph
+                if is_name or (is_file and is_link(value) and _is_made_text(graph, value)):
                     yield node_id, input_name, "has a name that is made while the job runs"
                 continue
             # Load3D's `image` is an object of file names.
@@ -190,6 +191,26 @@ def text_behind(graph: Mapping[str, Any], link: Any) -> str | None:  # noqa: ANN
         seen.add(value[0])
         value = node["inputs"].get(constant) if node is not None else None
     return value if isinstance(value, str) else None
+
+
+def _is_made_text(graph: Mapping[str, Any], link: Any) -> bool:  # noqa: ANN401  (a link)
+    """Whether a link leads to a node that makes a text, or to one that hands on what it is given, and is given one."""
+    pending, seen = [link], set[str]()
+    while pending:
+        source = str(pending.pop()[0])
+        node = graph.get(source)
+        if node is None or source in seen:
+            continue
+        seen.add(source)
+        knowledge = known(node["class_type"])
+        if knowledge.gives_text:
+            return True
+        if knowledge.hands_on:
+            given = list(node["inputs"].values())
+            if any(isinstance(value, str) for value in given):
+                return True
+            pending += [value for value in given if is_link(value)]
+    return False
 
 
 def _problem_of(name: str, *, is_file: bool) -> str:

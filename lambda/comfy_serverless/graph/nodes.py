@@ -39,6 +39,7 @@ class KnownNode:
         lists_folder: it takes all files of a folder, whatever they are called.
         reads_output: the input by which it takes what lies in the output folder, where the files of a job never stay.
         gives_text: its first output is a text that it has made; of a constant, `constant` is the input that has it.
+        hands_on: its output is what it was given, a text as well as a picture.
     """
 
     files: Mapping[str, Takes] = field(default_factory=dict)
@@ -52,13 +53,17 @@ class KnownNode:
     reads_output: str = ""
     gives_text: bool = False
     constant: str = ""
+    hands_on: bool = False
 
 
 _LISTS_FOLDER = KnownNode(lists_folder=True)
 _MAKES_TEXT = KnownNode(gives_text=True)
+_HANDS_ON = KnownNode(hands_on=True)
 _CONSTANT_TEXT = KnownNode(gives_text=True, constant="value")
 
 NODES: Mapping[str, KnownNode] = {
+    "ComfySwitchNode": _HANDS_ON,
+    "CreateList": _HANDS_ON,
     "Load3D": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
     "Load3DAdvanced": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
     "Load3DAnimation": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
@@ -95,7 +100,15 @@ NODES: Mapping[str, KnownNode] = {
             *("AddTextPrefix", "AddTextSuffix", "CaseConverter", "ConvertArrayToString", "ConvertDictionaryToString"),
             *("CustomCombo", "JsonExtractString", "MergeTextLists", "PreviewAny", "RegexExtract", "RegexReplace"),
             *("ReplaceText", "SaveText", "StringConcatenate", "StringFormat", "StringReplace", "StringSubstring"),
-            *("StringTrim", "StripWhitespace", "TextToLowercase", "TextToUppercase", "TruncateText"),
+            *(
+                "StringTrim",
+                "StripWhitespace",
+                "TextToLowercase",
+                "TextGenerate",
+                "TextGenerateLTX2Prompt",
+                "TextToUppercase",
+                "TruncateText",
+            ),
         ),
         _MAKES_TEXT,
     ),
@@ -112,6 +125,8 @@ IMAGE_LOADERS = frozenset(name for name, node in NODES.items() if node.gives_mas
 DROPPED_IMAGE_LOADER = "LoadImage"
 #: Joins the texts `string_a` and `string_b`.
 TEXT_JOINER = "StringConcatenate"
+#: Puts `replace` for what `regex_pattern` finds in the text `string`.
+TEXT_REPLACER = "RegexReplace"
 #: Joins the images `image1` and `image2` of two nodes.
 IMAGE_JOINER = "ImageBatch"
 #: The node that `find_output_node` of the original ComfyConnector looks for.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +40,8 @@ class World:
         return {path.relative_to(self.base).as_posix() for path in self.base.rglob("*")}
 
     def kept(self) -> list[str]:
-        return sorted(path.read_text() for path in (beside(self.folders["output"]) / "late").glob("*"))
+        late = beside(self.folders["output"]) / "late"
+        return sorted(path.read_text() for path in late.rglob("*") if path.is_file())
 
 
 @pytest.fixture
@@ -100,3 +103,243 @@ def test_the_oldest_of_what_is_kept_makes_room(world: World, monkeypatch: pytest
         world.write("output/late.bin", content=f"{number}{number}{number}{number}")
         world.turn(str(number))
     assert world.kept() == ["3333", "4444"]
+
+
+def test_what_a_node_puts_into_the_input_folder_is_its_owners_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.write("input/3d/mine.glb")
+    (world.base / "input/empty").mkdir()
+    before = world.turn("alice")
+    names = ("input/mask.png", "input/pack/cache/mask.png", "input/3d/made.glb", "input/comfy-serverless/mask.png")
+    for name in names:
+        world.write(name, content=name)
+    (world.base / "input/nothing/in/it").mkdir(parents=True)
+    (world.base / "input/empty/too").mkdir()
+    assert set(names) <= world.turn("alice"), "packs keep masks there for the next job"
+    with caplog.at_level(logging.WARNING):
+        assert world.turn("bob") == before | {"input/comfy-serverless"}
+    assert "4 files or folders came into ComfyUI's input folder" in caplog.text
+    assert str(beside(world.folders["output"]) / "late") in caplog.text
+    assert world.kept() == sorted(names)
+    assert world.turn("alice") == before | {"input/comfy-serverless"}
+
+
+def test_names_of_ours_that_a_node_has_taken_are_no_exception(world: World) -> None:
+    before = world.turn("alice")
+    for name in (f"{'a' * 32}.png", f".{'b' * 36}.part", f"comfy-serverless/{'a' * 32}.png", "comfy-serverless/c/d"):
+        world.write(f"input/{name}")
+    assert world.turn("bob") == before | {"input/comfy-serverless"}
+
+
+@pytest.mark.parametrize("link", ["mask.png", "comfy-serverless", "3d"])
+def test_a_link_in_the_input_folder_is_moved_and_not_what_it_leads_to(world: World, link: str) -> None:
+    before = world.turn("alice")
+    (world.base / "input" / link).symlink_to(world.base / "output/kept")
+    assert world.turn("bob") == before
+    assert (world.base / "output/kept/deep/old.png").is_file()
+
+
+def test_the_operators_input_files_stay_whatever_is_done_to_them(world: World) -> None:
+    names = ("mine.png", "touched.png", "chmod.png", "written.png", "deep/in/folders.png", "renamed.png", "dir/a.png")
+    for name in names:
+        world.write(f"input/{name}")
+    (world.base / "input/link").symlink_to(world.base / "output/kept")
+    time.sleep(0.06)
+    world.turn("alice")
+    inputs = world.base / "input"
+    os.utime(inputs / "touched.png")
+    (inputs / "chmod.png").chmod(0o640)
+    (inputs / "written.png").write_text("by a node")
+    (inputs / "renamed.png").rename(inputs / "new.png")
+    (inputs / "dir").rename(inputs / "pets")
+    os.utime(inputs / "deep/in")
+    expected = world.names()
+    assert world.turn("bob") == world.turn("alice") == expected
+
+
+def test_a_file_that_a_node_puts_in_the_place_of_the_operators_is_moved(world: World) -> None:
+    time.sleep(0.06)
+    world.turn("alice")
+    world.write("input/new.png", content="alice's")
+    (world.base / "input/new.png").replace(world.base / "input/mine.png")
+    os.link(world.base / "output/old.png", world.base / "input/second.png")
+    assert not {"input/mine.png", "input/second.png"} & world.turn("bob")
+    assert world.kept() == ["alice's", "x"]
+    assert (world.base / "output/old.png").is_file()
+
+
+def test_old_outputs_that_get_a_name_a_right_or_a_time_more_stay(world: World) -> None:
+    time.sleep(0.06)
+    before = world.turn("alice")
+    world.write("output/late.png")
+    os.link(world.base / "output/old.png", world.base / "backup.png")
+    (world.base / "temp/old.png").chmod(0o600)
+    os.utime(world.base / "output/kept/deep/old.png")
+    assert world.turn("bob") == before | {"backup.png"}
+
+
+def test_a_second_name_for_the_operators_file_is_moved_and_the_first_one_stays(world: World) -> None:
+    before = world.turn("alice")
+    os.link(world.base / "input/mine.png", world.base / "input/of-alice.png")
+    assert world.turn("bob") == before
+
+
+def test_folders_that_keep_their_times_or_let_nobody_write_hide_nothing(world: World) -> None:
+    world.write("input/pack/old.png")
+    before = world.turn("alice")
+    for name in ("input/pack/mask.png", "input/new/deep/mask.png", f"input/{'ü' * 120}.png"):
+        world.write(name)
+    for folder in ("pack", "new/deep", "new", ""):
+        os.utime(world.base / "input" / folder, (1_700_000_000,) * 2)
+    (world.base / "input/new/deep").chmod(0o500)
+    (world.base / "input/new").chmod(0o500)
+    assert world.turn("bob") == before
+
+
+def test_a_process_after_this_one_knows_whose_files_are_there(world: World) -> None:
+    before = world.turn("alice")
+    world.write("input/mask.png", content="mask")
+    world.write("output/late.png", content="late")
+    time.sleep(0.06)
+    world.held.close()
+    time.sleep(0.06)
+    for name in ("input/operators.png", "input/his/folder/of.png", "output/his.png"):
+        world.write(name)
+    world.held = EngineFolders(world.folders)
+    put = {"input/operators.png", "input/his", "input/his/folder", "input/his/folder/of.png", "output/his.png"}
+    assert world.turn("alice") == before | put | {"input/mask.png", "output/late.png"}
+    assert world.turn("bob") == before | put
+    assert world.kept() == ["late", "mask"]
+
+
+def test_what_a_dead_process_has_left_of_one_owner_is_moved_before_anothers_job(world: World) -> None:
+    before = world.turn("alice")
+    world.write("input/mask.png")
+    world.write("output/unnamed.png")
+    dead, world.held = world.held, EngineFolders(world.folders)
+    assert world.turn("bob") == before
+    dead.close()
+
+
+def test_long_after_a_process_has_died_what_came_since_is_the_operators(world: World) -> None:
+    before = world.turn("alice")
+    world.write("input/mask.png")
+    time.sleep(0.06)
+    died_at = time.time() + 0.05
+    time.sleep(0.1)
+    world.write("input/his.png")
+    root = beside(world.folders["output"])
+    monkey_now = time.time() + 2 * late_files._UNHEARD_S
+    os.utime(root / "owner.json", (died_at, died_at))
+    dead, world.held = world.held, EngineFolders(world.folders)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(late_files.time, "time", lambda: monkey_now)
+        assert world.turn("bob") == before | {"input/his.png"}
+    dead.close()
+
+
+def test_processes_that_have_the_folders_in_turn_know_of_each_other(world: World) -> None:
+    before = world.turn("alice")
+    ours, theirs = world.held, EngineFolders(world.folders)
+    try:
+        for number in range(3):
+            world.held = theirs
+            assert world.turn("bob") == before
+            world.write(f"input/bob-{number}.png")
+            assert world.turn("bob") > before
+            world.held = ours
+            assert world.turn("alice") == before
+            world.write(f"input/alice-{number}.png")
+    finally:
+        theirs.close()
+
+
+def test_where_nothing_can_be_noted_files_are_apart_all_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = world.turn("alice")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(late_files, "_write", full)
+    for owner in ("bob", "alice", "bob"):
+        world.write("input/mask.png")
+        assert world.turn(owner) == before
+
+
+def test_folders_that_cannot_be_cleared_are_given_to_no_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.turn("alice")
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(late_files.LateFiles, "change", fails)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output"):
+                world.turn("bob")
+    world.turn("bob")
+
+
+def test_what_was_moved_last_is_kept_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late_files, "MAX_KEPT_BYTES", 10)
+    world.turn("alice")
+    world.write("input/film.mp4", content="x" * 100)
+    world.turn("bob")
+    assert world.kept() == ["x" * 100]
+    world.write("input/deep/mask.png", content="mask")
+    world.turn("alice")
+    assert world.kept() == ["mask"]
+
+
+@pytest.mark.parametrize("kind", ["input", "output", "temp"])
+@pytest.mark.parametrize("way", ["removed", "a link", "a link to nothing", "a file"])
+def test_a_folder_of_comfyuis_that_a_node_has_taken_away_is_there_for_the_next_job(
+    world: World, kind: str, way: str
+) -> None:
+    world.turn("alice")
+    folder, elsewhere = world.base / kind, world.base / "elsewhere"
+    folder.chmod(0o750)
+    world.held.follow(world.folders)
+    folder.rename(elsewhere)
+    if way == "a file":
+        folder.write_text("x")
+    elif way != "removed":
+        folder.symlink_to(elsewhere if way == "a link" else world.base / "nowhere")
+    world.turn("alice")
+    assert not folder.is_symlink()
+    assert not folder.is_file()
+    if kind != "temp":  # which ComfyUI makes itself
+        assert folder.is_dir()
+        assert folder.stat().st_mode & 0o777 == 0o750
+    assert any(elsewhere.iterdir()), "what the link led to is as it was"
+
+
+def test_names_that_are_no_text_are_noted_and_moved(world: World) -> None:
+    hers, late = os.fsdecode(b"caf\xe9.png"), os.fsdecode(b"th\xe9.png")
+    for kind in ("input", "output"):
+        world.write(f"{kind}/{hers}")
+    before = world.turn("alice")
+    world.held.close()
+    world.held = EngineFolders(world.folders)
+    assert world.turn("alice") == before
+    for kind in ("input", "output"):
+        world.write(f"{kind}/{late}")
+    assert world.turn("bob") == before
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_rights_that_a_node_takes_from_comfyuis_folders_are_given_again(world: World, kind: str) -> None:
+    world.turn("alice")
+    (world.base / kind).chmod(0o500)
+    world.turn("alice")
+    assert (world.base / kind).stat().st_mode & 0o700 == 0o700
+
+
+def test_our_own_folder_in_the_input_folder_can_be_used_by_the_next_owner(world: World) -> None:
+    (world.base / "input/comfy-serverless").mkdir()
+    world.turn("alice")
+    world.write("input/comfy-serverless/mask.png")
+    (world.base / "input/comfy-serverless").chmod(0)
+    assert "input/comfy-serverless/mask.png" not in world.turn("bob")
+    assert (world.base / "input/comfy-serverless").stat().st_mode & 0o700 == 0o700

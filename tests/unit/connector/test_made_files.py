@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -696,3 +697,88 @@ def test_a_file_may_have_any_name(engine: Engine, name: bytes) -> None:
     assert made.fetch().read() == name
     run.leave()
     assert engine.names() == engine.before
+
+
+def test_what_is_in_folders_with_times_of_long_ago_is_the_runs_all_the_same(engine: Engine) -> None:
+    run = engine.run()
+    engine.write("output/unpacked/deep/fox.png", "output/kept/fox.png")
+    for folder in ("unpacked/deep", "unpacked", "kept", ""):
+        os.utime(engine.folders["output"] / folder, (1_000_000_000,) * 2)
+    assert sorted(made.place.subfolder for made in run.unclaimed()) == ["kept", "unpacked/deep"]
+    run.leave()
+    assert engine.names() == engine.before
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o500, 0o600])
+def test_folders_in_which_a_node_lets_nobody_do_anything_are_the_runs_all_the_same(engine: Engine, mode: int) -> None:
+    run = engine.run()
+    made = engine.folders["output"] / "made"
+    engine.write("output/made/deep/fox.png")
+    (made / "deep").chmod(mode)
+    made.chmod(mode)
+    assert [file.place.name for file in run.unclaimed()] == ["fox.png"]
+    assert {path.stat().st_mode & 0o700 for path in (made, made / "deep")} == {0o700}, "else it could not be removed"
+    run.leave()
+    assert engine.names() == engine.before
+
+
+def test_the_rights_of_folders_that_were_there_stay_as_they_are(engine: Engine) -> None:
+    run = engine.run()
+    kept = engine.folders["output"] / "kept"
+    engine.write("output/kept/fox.png")
+    kept.chmod(0o500)
+    run.unclaimed()
+    assert kept.stat().st_mode & 0o777 == 0o500
+
+
+def test_a_folder_that_cannot_be_read_fails_no_job(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = engine.run()
+    engine.write("output/fox.png", "output/bad/hen.png")
+    read = os.scandir
+
+    def fails(path: str) -> object:
+        if str(path).endswith("/bad"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", fails)
+        assert [file.place.name for file in run.unclaimed()] == ["fox.png"]
+    assert "a folder of ComfyUI's cannot be read: File name too long" in caplog.text
+
+
+def test_a_file_that_nobody_may_read_can_be_delivered(engine: Engine) -> None:
+    run = engine.run()
+    engine.write("output/fox.png")
+    (engine.folders["output"] / "fox.png").chmod(0)
+    [made] = run.unclaimed()
+    assert made.path is not None
+    assert made.path.stat().st_mode & 0o400
+
+
+def test_what_is_kept_in_folders_that_nobody_may_change_is_removed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "shared"))
+    engine = Engine(tmp_path / "ComfyUI")
+    own = EngineFolders(engine.folders)
+    kept = own.kept("job-1")
+    (kept / "left" / "deep").mkdir(parents=True)
+    (kept / "left" / "deep").chmod(0o500)
+    remove, calls = shutil.rmtree, []
+
+    def as_another_user(path: Path, **more: object) -> None:
+        calls.append((kept / "left" / "deep").stat().st_mode & 0o700)
+        if calls[-1] != 0o700:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", as_another_user)
+        own.forget("job-1")
+    assert calls == [0o500, 0o700]
+    assert not kept.exists()
+    own.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ DECLARED = {
     "PreviewImage": says("images"),
     "PrimitiveString": says("value", is_output=False),
     "StringConcatenate": says("string_a", "string_b", "delimiter", is_output=False),
+    "RegexReplace": says("string", "regex_pattern", "replace", is_output=False),
     "LoadImageSetFromFolderNode": says("folder", is_output=False),
     "ImageSaverOfAPack": says("images", "filename_prefix", is_own=False),
     "FolderLoaderOfAPack": says("path", is_own=False, is_output=False),
@@ -119,8 +121,37 @@ def test_a_prefix_that_is_made_while_the_job_runs_gets_the_folder_then() -> None
     assert changed["2"]["inputs"]["filename_prefix"] == ["2.folder", 0]
     assert changed["2.folder"] == {
         "class_type": "StringConcatenate",
-        "inputs": {"string_a": f"{FOLDER}/", "string_b": ["4", 0], "delimiter": ""},
+        "inputs": {"string_a": f"{FOLDER}/", "string_b": ["2.name", 0], "delimiter": ""},
     }
+    assert changed["2.name"]["inputs"]["string"] == ["4", 0]
+
+
+@pytest.mark.parametrize(
+    ("made", "below"),
+    [
+        ("today/fox", "today/fox"),
+        ("fox.v1.5", "fox.v1.5"),
+        ("../../x", "_/_/x"),
+        ("a/../../b", "a/_/_/b"),
+        ("..", "_"),
+        ("x/..", "x/_"),
+        ("a..b/...", "a..b/..."),
+        ("a/..\\x", "a/_\\x"),
+        (" //etc/x", "_etc/x"),
+        ("\\\\host\\x", "_host\\x"),
+        ("/../x", "__/x"),
+    ],
+)
+@pytest.mark.parametrize("name", ["folder_name", "filename_prefix"])
+def test_what_leads_out_of_the_folder_is_taken_out_of_a_name_that_is_made_while_the_job_runs(
+    made: str, below: str, name: str
+) -> None:
+    linked = graph("cats", "SaveImageDataSetToFolder", "folder_name")
+    linked["2"]["inputs"] |= {"filename_prefix": "cat", name: ["4", 0]}
+    linked["4"] = {"class_type": "NobodyKnowsIt", "inputs": {}}
+    replaces = own(linked)["2.name"]
+    assert replaces["class_type"] == "RegexReplace"
+    assert re.sub(replaces["inputs"]["regex_pattern"], replaces["inputs"]["replace"], made) == below
 
 
 @pytest.mark.parametrize("prefix", [{"__value__": "../x"}, ["a"], None])

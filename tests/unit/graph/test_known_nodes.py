@@ -95,6 +95,8 @@ def test_a_class_writes_lists_and_says_what_the_table_says(class_type: str, decl
         assert node.reads_output in inputs
     if node.constant:
         assert inputs[node.constant][0] == "STRING"
+    if node.hands_on:
+        assert declared["output"] == ["COMFY_MATCHTYPE_V3"]
     if node.gives_text and declared["output"]:
         assert "STRING" in declared["output"]
 

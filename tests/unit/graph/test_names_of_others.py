@@ -49,6 +49,40 @@ def test_a_name_that_is_made_while_the_job_runs_is_found_where_a_file_is_read() 
     assert not found({"text": ["j", 0]}, "CLIPTextEncode", j=joined)
 
 
+JOINED = {"class_type": "StringConcatenate", "inputs": {"string_a": "a", "string_b": ".png", "delimiter": ""}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"s": {"class_type": "ComfySwitchNode", "inputs": {"switch": True, "on_true": ["j", 0], "on_false": ["j", 0]}}},
+        {"s": {"class_type": "ComfySwitchNode", "inputs": {"switch": True, "on_true": "../a.png", "on_false": None}}},
+        {"s": {"class_type": "CreateList", "inputs": {"inputs.input0": ["t", 0]}}, "t": JOINED},
+        {
+            "s": {"class_type": "ComfySwitchNode", "inputs": {"switch": ["s", 0], "on_true": ["l", 0]}},
+            "l": {"class_type": "CreateList", "inputs": {"inputs.input0": ["s", 0], "inputs.input1": ["j", 0]}},
+        },
+        {"s": {"class_type": "TextGenerate", "inputs": {"prompt": "say ../a.png"}}},
+    ],
+)
+@pytest.mark.parametrize("class_type", ["LoadImage", "LoaderOfAPack"])
+def test_a_name_that_nodes_only_hand_on_is_found_too(class_type: str, more: dict[str, Any]) -> None:
+    [(_, problem)] = found({"image": ["s", 0]}, class_type, j=JOINED, **more)
+    assert "has a name that is made while the job runs" in problem
+
+
+def test_a_loader_takes_no_name_from_a_node_that_nobody_knows() -> None:
+    [(_, problem)] = found({"image": ["s", 0]}, s={"class_type": "TextOfAPack", "inputs": {}})
+    assert "has a name that is made while the job runs" in problem
+    assert not found({"width": ["s", 0]}, "Load3D", s={"class_type": "NumberOfAPack", "inputs": {}})
+
+
+def test_pictures_that_nodes_hand_on_are_no_names() -> None:
+    made = {"class_type": "EmptyImage", "inputs": {}}
+    switch = {"class_type": "ComfySwitchNode", "inputs": {"switch": True, "on_true": ["m", 0], "on_false": ["m", 0]}}
+    assert not found({"image": ["s", 0]}, "ImageInvert", m=made, s=switch)
+
+
 def test_what_is_no_name_is_left_to_comfyui() -> None:
     assert not found({"image": ["gone", 0]})
     assert not found({"image": None})
