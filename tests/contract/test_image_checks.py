@@ -21,7 +21,15 @@ from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.contract.engines import free_port
 from tests.patience import PATIENCE_S
-from tests.unit.picture_files import animation, picture, png_chunk, png_with, tiff_with_tiles
+from tests.unit.picture_files import (
+    animation,
+    behind_a_chunk,
+    interlaced_png,
+    picture,
+    png_chunk,
+    png_with,
+    tiff_with_tiles,
+)
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))
 SIZE = (120, 90)
@@ -77,6 +85,9 @@ def files() -> dict[str, bytes]:
     made["PNG with a wrong checksum in a text"] = png_with(png_chunk(b"tEXt", b"x\0y")[:-4] + b"\1\2\3\4")
     made["PNG whose header has a wrong checksum"] = png_with()[:29] + b"\0\0\0\0" + png_with()[33:]
     made["PNG with broken EXIF"] = png_with(png_chunk(b"eXIf", b"junk" * 10))
+    made["PNG with a chunk before its header"] = behind_a_chunk(png_with())
+    made["interlaced PNG"] = interlaced_png()
+    made["interlaced PNG, cut"] = interlaced_png()[:-40]
     made["PNG without its end"] = png_with()[:-12]
     for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
         made[f"PNG, {mode}"] = saved(Image.new(mode, SIZE), "PNG")

@@ -41,6 +41,19 @@ def png_with(*chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + png_chunk(b"IEND", b"")
 
 
+def behind_a_chunk(png: bytes, size_bytes: int = 4) -> bytes:
+    """A PNG with a chunk of so many bytes before its header, as iPhones write it."""
+    return png[:8] + png_chunk(b"CgBI", b"\x50\0\x20\x02" * (size_bytes // 4)) + png[8:]
+
+
+def interlaced_png() -> bytes:
+    """A PNG of 16 x 16 in seven passes of 1, 1, 2, 2, 4, 4 and 8 rows, in grey."""
+    passes = ((2, 2), (2, 2), (4, 2), (4, 4), (8, 4), (8, 8), (16, 8))
+    rows = b"".join((b"\0" + random.Random(1).randbytes(width)) * height for width, height in passes)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 0, 0, 0, 1))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+
+
 def webp_claiming(width: int, height: int) -> bytes:
     content = b"\x2f" + struct.pack("<I", (width - 1) | ((height - 1) << 14)) + b"\0" * 21
     chunk = b"VP8L" + struct.pack("<I", len(content)) + content

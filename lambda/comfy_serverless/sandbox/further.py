@@ -16,11 +16,11 @@ from comfy_serverless.pixels import JPEG_FRAMES, size_in_pixels
 
 #: The beginning of another image. JPEG is not among them: an image within its metadata is none.
 _BEGINNINGS = {
-    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
     "BMP": re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
 }
 _HEAD_BYTES = 64
+_PNG = re.compile(rb"\x89PNG\r\n\x1a\n")
 _JPEG = b"\xff\xd8\xff"
 #: A marker among the bits of an image: not a stuffed zero, a restart or a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -40,11 +40,23 @@ def images_in(file: BinaryIO, image_format: str) -> Iterator[Found]:
     with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
         if image_format in ("JPEG", "MPO"):
             yield from _jpegs(content)
+        elif image_format == "PNG":
+            for match in _PNG.finditer(content):
+                yield Found(_png_pixels(content, match.end()))
         elif beginning := _BEGINNINGS.get(image_format):
             for match in beginning.finditer(content):
                 head = content[match.start() : match.start() + _HEAD_BYTES]
                 width, height = size_in_pixels(io.BytesIO(head)) or (0, 0)
                 yield Found(width * height)
+
+
+def _png_pixels(content: mmap.mmap, position: int) -> int:
+    """The pixels of a PNG whose first chunk is there, wherever its header is: decoders find it behind other chunks."""
+    while chunk := content[position : position + 16]:
+        if chunk[4:8] == b"IHDR":
+            return int.from_bytes(chunk[8:12], "big") * int.from_bytes(chunk[12:16], "big")
+        position += 12 + int.from_bytes(chunk[:4], "big")
+    return 0
 
 
 def _jpegs(content: mmap.mmap) -> Iterator[Found]:

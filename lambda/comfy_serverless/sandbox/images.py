@@ -183,11 +183,14 @@ def _tolerantly(step: Callable[[], T]) -> T:
         return step()
     except (MemoryError, Image.DecompressionBombError):
         raise
-    except Exception:
+    except Exception as error:
         logger.debug("once more, tolerantly", exc_info=True)
+        first = error
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         return step()
+    except TypeError as error:  # Pillow cannot decode an interlaced PNG once more, and says that
+        raise first from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
 

@@ -18,6 +18,8 @@ from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.patience import PATIENCE_S
 from tests.unit.picture_files import (
     animation,
+    behind_a_chunk,
+    interlaced_png,
     jpeg_with_scans,
     picture,
     png_chunk,
@@ -138,6 +140,7 @@ def test_a_bomb_is_refused_by_its_header(check: Check, bomb: bytes) -> None:
         (lambda: jpeg_with_scans((3000, 3000), 300), "has 310 scans"),
         (lambda: picture("JPEG") + jpeg_with_scans((64, 64), 2000), "has 2010 scans"),
         (lambda: png_with() + png_claiming(30_000, 30_000), "several images one behind the other"),
+        (lambda: png_with() + behind_a_chunk(png_claiming(30_000, 30_000), 1000), "several images one behind the other"),
         (lambda: picture("WEBP") + webp_claiming(16_000, 16_000), "several images one behind the other"),
         (lambda: picture("BMP") * 20_000, "several images one behind the other"),
     ],
@@ -155,6 +158,18 @@ def test_images_one_behind_the_other_count_together(check: Check) -> None:
         assert check(content, max_pixels=30_000)
         with pytest.raises(Refused, match="behind the other have 30000"):
             check(content, max_pixels=29_999)
+
+
+def test_the_header_of_a_png_may_stand_behind_another_chunk(check: Check) -> None:
+    assert check(behind_a_chunk(png_with())) == ".png"
+    with pytest.raises(Refused, match="behind the other have 8192;"):
+        check(behind_a_chunk(png_with()) * 2, max_pixels=8191)
+
+
+def test_an_interlaced_png_that_breaks_off_is_refused_with_what_is_wrong_with_it(check: Check) -> None:
+    assert check(interlaced_png()) == ".png"
+    with pytest.raises(Refused, match="damaged image: .*[Tt]runcated"):
+        check(interlaced_png()[:-40])
 
 
 def test_a_tile_may_be_larger_than_its_image(check: Check) -> None:
