@@ -22,8 +22,12 @@ from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.contract.engines import free_port
 from tests.patience import PATIENCE_S
 from tests.unit.picture_files import (
+    EMPTY_GIF_FRAME,
+    GIF_FRAME,
+    animated_png,
     animation,
     behind_a_chunk,
+    gif_of,
     interlaced_png,
     picture,
     png_chunk,
@@ -62,6 +66,11 @@ def files() -> dict[str, bytes]:
         whole = animation(kind, 4, SIZE)
         made[f"{kind} animation"] = whole
         made[f"{kind} animation, cut"] = whole[: len(whole) * 7 // 10]
+    made["PNG of more frames than it claims"] = animated_png(4, claimed=1)
+    made["PNG with a frame out of order"] = animated_png(4, second=77)
+    made["GIF with an empty frame"] = gif_of(GIF_FRAME, EMPTY_GIF_FRAME, GIF_FRAME)
+    made["GIF with a short extension"] = gif_of(GIF_FRAME, b"\x21\xf9\1\0\0", GIF_FRAME)
+    made["GIF behind junk"] = gif_of(GIF_FRAME) + b"junk" + gif_of(GIF_FRAME)
     camera = animation("MPO", 2, SIZE)
     second = camera.rindex(b"\xff\xd8\xff")
     made["MPO"] = camera

@@ -132,12 +132,10 @@ class _Pixels:
         """Check what Pillow does not look at."""
         total = 0
         for found in images_in(file, image_format):
-            total += max(found.pixels, _MIN_FRAME_PIXELS)
+            total += max(found.pixels, _MIN_FRAME_PIXELS) * found.frames
             if total > self._limit:
-                raise Refused(
-                    f"has too many pixels: several images one behind the other have {total}; the limit is "
-                    f"{self._limit} (MAX_INPUT_PIXELS)"
-                )
+                several = f"over {found.frames} frames" if found.frames > 1 else "several images one behind the other"
+                raise Refused(f"has too many pixels: {total}, {several}; the limit is {self._limit} (MAX_INPUT_PIXELS)")
             if found.scans > _MAX_SCANS or found.scans * found.pixels > _MAX_SCANNED * self._limit:
                 most = min(_MAX_SCANS, _MAX_SCANNED * self._limit // found.pixels)
                 raise Refused(

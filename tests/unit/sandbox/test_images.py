@@ -17,8 +17,12 @@ from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.patience import PATIENCE_S
 from tests.unit.picture_files import (
+    EMPTY_GIF_FRAME,
+    GIF_FRAME,
+    animated_png,
     animation,
     behind_a_chunk,
+    gif_of,
     interlaced_png,
     jpeg_with_scans,
     picture,
@@ -156,13 +160,13 @@ def test_images_one_behind_the_other_count_together(check: Check) -> None:
     for image_format in ("JPEG", "PNG", "WEBP", "BMP"):
         content = picture(image_format, (100, 100)) * 3
         assert check(content, max_pixels=30_000)
-        with pytest.raises(Refused, match="behind the other have 30000"):
+        with pytest.raises(Refused, match="30000, several images one behind the other"):
             check(content, max_pixels=29_999)
 
 
 def test_the_header_of_a_png_may_stand_behind_another_chunk(check: Check) -> None:
     assert check(behind_a_chunk(png_with())) == ".png"
-    with pytest.raises(Refused, match="behind the other have 8192;"):
+    with pytest.raises(Refused, match="8192, several images one behind"):
         check(behind_a_chunk(png_with()) * 2, max_pixels=8191)
 
 
@@ -192,6 +196,27 @@ def test_the_pixels_of_all_frames_count(check: Check, image_format: str) -> None
     assert check(content, max_pixels=90_000)
     with pytest.raises(Refused, match="over 9 frames"):
         check(content, max_pixels=89_999)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        animated_png(6, claimed=2),
+        animated_png(6, claimed=1),
+        animated_png(6, second=77),
+        gif_of(*[GIF_FRAME] * 6),
+        gif_of(GIF_FRAME, EMPTY_GIF_FRAME, *[GIF_FRAME] * 4),
+        gif_of(GIF_FRAME, b"\x21\xf9\1\0\0", *[GIF_FRAME] * 5),
+        gif_of(GIF_FRAME, b"\x21\xfe\4more\0", *[GIF_FRAME] * 5),
+        gif_of(GIF_FRAME) + gif_of(*[GIF_FRAME] * 5),
+        gif_of(GIF_FRAME, b"junk") + b"junk" + gif_of(*[GIF_FRAME] * 5),
+    ],
+    ids=["more than claimed", "one claimed", "out of order", "gif", "empty", "short", "comment", "behind", "junk"],
+)
+def test_frames_count_that_pillow_does_not_get_to(check: Check, content: bytes) -> None:
+    assert check(content, max_pixels=6 * 4096)
+    with pytest.raises(Refused, match=r"too many pixels: .*limit is 24575"):
+        check(content, max_pixels=6 * 4096 - 1)
 
 
 def test_frames_of_a_pixel_count_as_more(check: Check) -> None:
