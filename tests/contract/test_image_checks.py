@@ -97,6 +97,7 @@ def files() -> dict[str, bytes]:
     made["PNG with a chunk before its header"] = behind_a_chunk(png_with())
     made["interlaced PNG"] = interlaced_png()
     made["interlaced PNG, cut"] = interlaced_png()[:-40]
+    made["PNG whose pixels claim 2 GB"] = png_with().replace(b"\0\0\0\x10IDAT", b"\x7f\xff\xff\xffIDAT")
     made["PNG without its end"] = png_with()[:-12]
     for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
         made[f"PNG, {mode}"] = saved(Image.new(mode, SIZE), "PNG")

@@ -93,6 +93,12 @@ def test_bits_that_are_wrong_are_the_pixels_that_comfyui_sees(check: Check) -> N
         assert check(bytes(content))
 
 
+def test_a_length_beyond_the_end_takes_no_memory(check: Check) -> None:
+    content = png_with()
+    at = content.index(b"IDAT")
+    assert check(content[: at - 4] + b"\x7f\xff\xff\xff" + content[at:]) == ".png"
+
+
 def test_a_jpeg_needs_no_end(check: Check) -> None:
     assert check(picture("JPEG")[:-2]) == ".jpg"
 
