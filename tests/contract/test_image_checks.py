@@ -27,6 +27,7 @@ from tests.unit.picture_files import (
     animated_png,
     animation,
     behind_a_chunk,
+    bmp_of_runs,
     gif_of,
     interlaced_png,
     picture,
@@ -77,6 +78,7 @@ def files() -> dict[str, bytes]:
     made["MPO, second image cut"] = camera[: second + 200]
     made["MPO, second image gone"] = camera[:second]
     made["MPO without its end"] = camera[:-2]
+    made["BMP of runs that end early"] = bmp_of_runs(b"\x08\x05\0\0\0\2\1\1\x03\x09\0\1")
     photo = picture("JPEG", SIZE)
     made["JPEG without its end"] = photo[:-2]
     made["JPEG with more behind it"] = photo + b"more" * 500

@@ -29,7 +29,9 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def animated_png(frames: int, *, claimed: int | None = None, second: int = 1, size: tuple[int, int] = (64, 64)) -> bytes:
+def animated_png(
+    frames: int, *, claimed: int | None = None, second: int = 1, size: tuple[int, int] = (64, 64)
+) -> bytes:
     """A PNG with frames of a pixel, behind a first one of its size.
 
     Args:
@@ -85,6 +87,14 @@ def interlaced_png() -> bytes:
     rows = b"".join((b"\0" + random.Random(1).randbytes(width)) * height for width, height in passes)
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 0, 0, 0, 1))
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+
+
+def bmp_of_runs(runs: bytes, size: tuple[int, int] = (8, 4)) -> bytes:
+    """A BMP packed as runs of bytes, with a palette of 256 colours."""
+    start = 14 + 40 + 1024
+    head = b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start)
+    head += struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return head + b"".join(bytes([n, 255 - n, n // 2, 0]) for n in range(256)) + runs
 
 
 def webp_claiming(width: int, height: int) -> bytes:

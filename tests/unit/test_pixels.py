@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 from comfy_serverless.pixels import size_in_pixels
-from tests.unit.picture_files import animation, behind_a_chunk, picture, png_chunk, png_with, tiff_with_tiles, webp_claiming
+from tests.unit.picture_files import (
+    animation,
+    behind_a_chunk,
+    picture,
+    png_chunk,
+    png_with,
+    tiff_with_tiles,
+    webp_claiming,
+)
 
 
 def size(content: bytes) -> tuple[int, int] | None:

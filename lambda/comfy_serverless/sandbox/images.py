@@ -57,6 +57,8 @@ _MAX_SCANS = 100
 #: Each scan goes over all pixels, at a twentieth of what decoding costs: so many times the pixels that are allowed.
 _MAX_SCANNED = 20
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
+#: Kinds of BMP that are packed as runs, which may end before the image does: what is left out is background.
+_BMP_RUNS = (1, 2)
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the child may start no thread
 warnings.simplefilter("ignore")
@@ -148,7 +150,12 @@ def _decode(file: BinaryIO, pixels: _Pixels) -> str:
     image = _tolerantly(lambda: open_image(file))
     pixels.add(image)
     pixels.check_all(file, str(image.format))
-    _tolerantly(lambda: _load(image))
+    try:
+        _tolerantly(lambda: _load(image))
+    except ValueError:
+        if image.format != "BMP" or image.info.get("compression") not in _BMP_RUNS:
+            raise
+        logger.debug("runs that Pillow does not fill up, and 0.33.0 does", exc_info=True)
     try:
         _decode_more_frames(image, pixels)
     except (Refused, MemoryError, Image.DecompressionBombError):

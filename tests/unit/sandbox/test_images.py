@@ -22,6 +22,7 @@ from tests.unit.picture_files import (
     animated_png,
     animation,
     behind_a_chunk,
+    bmp_of_runs,
     gif_of,
     interlaced_png,
     jpeg_with_scans,
@@ -99,6 +100,13 @@ def test_a_length_beyond_the_end_takes_no_memory(check: Check) -> None:
     assert check(content[: at - 4] + b"\x7f\xff\xff\xff" + content[at:]) == ".png"
 
 
+def test_a_bmp_of_runs_may_leave_out_its_background(check: Check) -> None:
+    assert check(bmp_of_runs(b"\x08\x05\0\0" * 4 + b"\0\1")) == ".bmp"
+    assert check(bmp_of_runs(b"\x08\x05\0\0" + b"\0\2\1\1" + b"\x03\x09" + b"\0\1")) == ".bmp"
+    with pytest.raises(Refused, match="16000 x 16000"):
+        check(bmp_of_runs(b"\x08\x05\0\1", (16_000, 16_000)))
+
+
 def test_a_jpeg_needs_no_end(check: Check) -> None:
     assert check(picture("JPEG")[:-2]) == ".jpg"
 
@@ -150,7 +158,10 @@ def test_a_bomb_is_refused_by_its_header(check: Check, bomb: bytes) -> None:
         (lambda: jpeg_with_scans((3000, 3000), 300), "has 310 scans"),
         (lambda: picture("JPEG") + jpeg_with_scans((64, 64), 2000), "has 2010 scans"),
         (lambda: png_with() + png_claiming(30_000, 30_000), "several images one behind the other"),
-        (lambda: png_with() + behind_a_chunk(png_claiming(30_000, 30_000), 1000), "several images one behind the other"),
+        (
+            lambda: png_with() + behind_a_chunk(png_claiming(30_000, 30_000), 1000),
+            "several images one behind the other",
+        ),
         (lambda: picture("WEBP") + webp_claiming(16_000, 16_000), "several images one behind the other"),
         (lambda: picture("BMP") * 20_000, "several images one behind the other"),
     ],
