@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 
@@ -77,6 +78,10 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "JPEG, 300 x 300, 20,000 scans": lambda: _jpeg(300, more_scans=20_000),
     "PNG that claims 60000 x 60000": lambda: _png(60_000),
     "GIF of one pixel behind 8 million comments": lambda: _gif(8_000_000),
+}
+#: Workflows, with a node that nobody has.
+GRAPHS: dict[str, Callable[[], dict[str, Any]]] = {
+    "a workflow of 2 million lists": lambda: {"1": {"class_type": "Hostile", "inputs": {"x": [[]] * 1_950_000}}},
 }
 #: And models.
 MODELS: dict[str, Callable[[], bytes]] = {

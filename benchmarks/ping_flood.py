@@ -17,15 +17,14 @@ import hashlib
 import http.client
 import itertools
 import json
-import multiprocessing
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,12 +34,13 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.hostile_files import MODELS, PICTURES
+from benchmarks.hostile_files import GRAPHS, MODELS, PICTURES
+from benchmarks.pinger import UNANSWERED, ping
 from benchmarks.workflows import small_job
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.stored_request import StoredRequest
+from comfy_serverless.jobs.stored_request import MAX_IN_MESSAGE_BYTES, StoredRequest
 from comfy_serverless.table.job_state import NewJob
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
@@ -51,6 +51,10 @@ START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
 #: Invocations at once: as SageMaker is told, and as the container is.
 IN_FLIGHT = 3
 HOSTILE, OTHER = "hostile", "other"
+#: Stands for a job's id, which is as long.
+NO_ID = f"bench-{'0' * 32}"
+#: How a hostile job ends: the codes of errors.
+REFUSALS = frozenset({"missing_asset", "invalid_workflow", "invalid_request"})
 #: SageMaker takes an instance out of service whose pings take longer, in seconds.
 PING_S = 2.0
 #: How much longer than beside processes that only count 99 of 100 pings may take, in ms.
@@ -59,7 +63,6 @@ AT_MOST_MS = 100.0
 REFUSAL_S, REFUSAL_MB = 5.0, 512.0
 #: How much longer the slowest of ten small jobs may take: a check of somebody else's file may be before its own.
 SMALL_JOB_S = 5.0
-_PING_EVERY_S = 0.02
 _READY_S = 120.0
 
 
@@ -68,11 +71,12 @@ class Job:
     """A job that was answered.
 
     Attributes:
-        told: its status, or its error's code and message.
+        code: of its error; "succeeded" if it has none.
+        told: its error's message.
         seconds: from its request to its answer.
     """
 
-    status: str
+    code: str
     told: str
     seconds: float
 
@@ -88,13 +92,23 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What it took to refuse a file that came alone."""
+    """What it took to answer a hostile job that came alone.
+
+    Attributes:
+        code: of its error; its status, if it has none.
+    """
 
     name: str
     size_bytes: int
     seconds: float
     peak_mb: float
+    code: str
     told: str
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was refused before it got to ComfyUI."""
+        return self.code in REFUSALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,36 +133,39 @@ class Endpoint:
 
         self.port = port
         self._process = process
-        self._jobs = services().jobs
+        self._jobs, self._s3 = services().jobs, stack.aws.client()
         self._output, self._assets = (stack.outputs[f"{name}BucketName"] for name in ("Output", "Assets"))
 
     def wait_healthy(self) -> None:
         """Return once its pings say so."""
         end = time.monotonic() + _READY_S
-        while ping(self.port) is None:
+        while ping(self.port) == UNANSWERED:
             if time.monotonic() > end:
                 raise RuntimeError(f"the container is not healthy:\n{self._process.log.tail()}")
             time.sleep(0.05)
 
-    def run(self, request: dict[str, Any], *, owner: str) -> Job:
-        """Run a job of an owner, as SageMaker does: the API has written it into the table."""
+    def stored(self, request: dict[str, Any], *, owner: str) -> bytes:
+        """A request of an owner as the API stores it, with `NO_ID` for the job's id."""
+        output = {"bucket": self._output, "prefix": f"owners/{owner}"}
+        wanted = JobRequest.parse({**request, "job_id": NO_ID, "output": output})
+        return StoredRequest(wanted, {}).to_bytes()
+
+    def run(self, stored: bytes, *, owner: str) -> Job:
+        """Run a job of an owner, as SageMaker does: the API has written it into the table, and a large one into S3."""
         job_id = f"bench-{uuid.uuid4().hex}"
-        wanted = JobRequest.parse({**request, "job_id": job_id})
         address = S3Address(self._assets, f"requests/{owner}/{job_id}.json")
         result = S3Address(self._output, f"owners/{owner}/{job_id}/result.json")
         self._jobs.submit(NewJob(job_id=job_id, owner=owner, request_uri=str(address), result_uri=str(result)))
-        stored = StoredRequest(
-            wanted.model_copy(update={"output": wanted.output.model_copy(update=_place_of(result))}), wanted.workflow
-        )
-        message = JobMessage(
-            job_id=job_id, address=address, owner=owner, content=stored.in_message(), result=result
-        ).to_text()
+        document = stored.replace(NO_ID.encode(), job_id.encode())
+        content = json.loads(document) if len(document) < MAX_IN_MESSAGE_BYTES else None
+        if content is None:
+            self._s3.put_object(Bucket=address.bucket, Key=address.key, Body=document)
+        message = JobMessage(job_id=job_id, address=address, owner=owner, content=content, result=result).to_text()
         begun = time.perf_counter()
         answer = self._post(message.encode())
-        job = answer.get("job", answer)
-        error = job.get("error") or answer.get("error") or {}
-        told = f"{error.get('code')}: {error.get('message')}" if error else ""
-        return Job(str(job.get("status")), told, time.perf_counter() - begun)
+        error = answer.get("error") or {}
+        status = answer.get("job", answer).get("status")
+        return Job(error.get("code") or status, str(error.get("message", "")), time.perf_counter() - begun)
 
     def _post(self, body: bytes) -> dict[str, Any]:
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=600)
@@ -165,14 +182,10 @@ class Endpoint:
         return [pid for pid in _children(worker) if b"sandbox.child" in _command(pid)]
 
 
-def _place_of(result: S3Address) -> dict[str, str]:
-    return {"bucket": result.bucket, "prefix": result.key.rsplit("/", 2)[0]}
-
-
 def _children(pid: int) -> list[int]:
     try:
-        threads = [task for task in Path(f"/proc/{pid}/task").iterdir()]
-        return [int(child) for task in threads for child in (task / "children").read_text().split()]
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except FileNotFoundError:
         return []
 
@@ -222,48 +235,15 @@ class Watch:
             self.peak_mb = max([self.peak_mb, *map(_peak_mb, self._endpoint.decoders())])
 
 
-def ping(port: int) -> float | None:
-    """The time of a ping in ms; None if it was not answered with 200."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=60)
-    begun = time.perf_counter()
-    try:
-        connection.request("GET", "/ping")
-        answer = connection.getresponse()
-        answer.read()
-    except OSError:
-        return None
-    finally:
-        connection.close()
-    return (time.perf_counter() - begun) * 1000 if answer.status == http.client.OK else None
-
-
-def pings(port: int, seconds: float) -> list[float]:
-    """Ping for so long; the times in ms, of one that was not answered with 200 infinity."""
-    times: list[float] = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        took = ping(port)
-        times.append(float("inf") if took is None else took)
-        time.sleep(_PING_EVERY_S)
-    return times
-
-
-def count(seconds: float) -> None:
-    """Take a processor for so long."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
-
-
 def main() -> int:
     """Measure, and print the tables. Returns 1 if a promise is broken."""
     options = _options()
     console = Console()
     with _endpoint() as (endpoint, aws):
-        requests = _hostile_requests(aws)
+        requests = _hostile_requests(endpoint, aws)
         for _ in range(3):
             _small(endpoint)
-        refusals = [_alone(endpoint, name, request, size) for name, (request, size) in requests.items()]
+        refusals = [_alone(endpoint, name, *request) for name, request in requests.items()]
         phases = {
             "quiet": _phase(endpoint, options.seconds),
             "floor": _phase(endpoint, options.seconds, counting=IN_FLIGHT - 1),
@@ -314,10 +294,13 @@ def _endpoint() -> Iterator[tuple[Endpoint, LocalAws]]:
                 yield endpoint, aws
 
 
-def _hostile_requests(aws: LocalAws) -> dict[str, tuple[dict[str, Any], int]]:
-    """Put the files into S3. Returns for each of them a job that needs it, and its size."""
+def _hostile_requests(endpoint: Endpoint, aws: LocalAws) -> dict[str, tuple[bytes, int]]:
+    """Put the files into S3. Returns for each of them a stored request that needs it, and its size."""
     s3, bucket = aws.client(), os.environ["ASSETS_BUCKET"]
-    requests: dict[str, tuple[dict[str, Any], int]] = {}
+    requests: dict[str, tuple[bytes, int]] = {}
+    for name, graph in GRAPHS.items():
+        stored = endpoint.stored({"workflow": graph()}, owner=HOSTILE)
+        requests[name] = stored, len(stored)
     for number, (name, make) in enumerate((PICTURES | MODELS).items()):
         content = make()
         address = f"s3://{bucket}/blobs/{number}"
@@ -330,42 +313,38 @@ def _hostile_requests(aws: LocalAws) -> dict[str, tuple[dict[str, Any], int]]:
             digest = hashlib.sha256(content).hexdigest()
             model = {"url": address, "folder": "loras", "name": f"{number}.safetensors", "sha256": digest}
             request["models"] = [model]
-        requests[name] = request, len(content)
+        requests[name] = endpoint.stored(request, owner=HOSTILE), len(content)
     return requests
 
 
 #: A whole PNG of one pixel: the small jobs' own input, which has to be checked, too.
-_PICTURE = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
-)
+_PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
 
 def _small(endpoint: Endpoint) -> Job:
     graph = small_job()
     graph["3"] = {"class_type": "LoadImage", "inputs": {"image": f"data:image/png;base64,{_PICTURE}"}}
     graph["4"] = {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}}
-    return endpoint.run({"workflow": graph}, owner=OTHER)
+    return endpoint.run(endpoint.stored({"workflow": graph}, owner=OTHER), owner=OTHER)
 
 
-def _alone(endpoint: Endpoint, name: str, request: dict[str, Any], size_bytes: int) -> Refusal:
+def _alone(endpoint: Endpoint, name: str, request: bytes, size_bytes: int) -> Refusal:
     """Send a hostile file while nothing else runs, to a child that has decoded none before."""
     for pid in endpoint.decoders():
         os.kill(pid, 9)
     with Watch(endpoint) as watch:
         job = endpoint.run(request, owner=HOSTILE)
-    return Refusal(name, size_bytes, job.seconds, watch.peak_mb, job.told if job.status == "failed" else job.status)
+    return Refusal(name, size_bytes, job.seconds, watch.peak_mb, job.code, job.told)
 
 
-def _phase(
-    endpoint: Endpoint, seconds: float, *, hostile: Sequence[dict[str, Any]] = (), counting: int = 0
-) -> Phase:
+def _phase(endpoint: Endpoint, seconds: float, *, hostile: Sequence[bytes] = (), counting: int = 0) -> Phase:
     """Ping, and run small jobs, for so long; beside hostile jobs, or processes that count."""
     phase = Phase()
     end = time.monotonic() + seconds
     endless = itertools.cycle(hostile)
     lock = threading.Lock()
 
-    def next_hostile() -> dict[str, Any]:
+    def next_hostile() -> bytes:
         with lock:
             return next(endless)
 
@@ -377,18 +356,21 @@ def _phase(
     if hostile:
         one = lambda: endpoint.run(next_hostile(), owner=HOSTILE)  # noqa: E731
         threads += [threading.Thread(target=repeat, args=(one, phase.hostile)) for _ in range(IN_FLIGHT - 1)]
-    with ProcessPoolExecutor(1 + counting, mp_context=multiprocessing.get_context("spawn")) as processes:
-        processes.submit(pings, endpoint.port, 0.5).result()
-        busy = [processes.submit(count, seconds) for _ in range(counting)]
-        pinged = processes.submit(pings, endpoint.port, seconds)
-        for thread in threads:
-            thread.start()
-        phase.pings_ms = pinged.result()
-        for each in busy:
-            each.result()
-        for thread in threads:
-            thread.join()
+    busy = [_beside("busy", seconds) for _ in range(counting)]
+    pinger = _beside(str(endpoint.port), seconds)
+    for thread in threads:
+        thread.start()
+    phase.pings_ms = json.loads(pinger.communicate()[0])
+    for process in busy:
+        process.communicate()
+    for thread in threads:
+        thread.join()
     return phase
+
+
+def _beside(what: str, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.pinger", what, str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, encoding="ascii")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -399,21 +381,25 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def _promises(refusals: Sequence[Refusal], phases: dict[str, Phase], peak_mb: float) -> Iterator[Promise]:
     flood, floor = phases["flood"], phases["floor"]
-    accepted = [each.name for each in refusals if not each.told.startswith("missing_asset")]
-    yield Promise(f"hostile files that were not refused{': ' * bool(accepted)}{', '.join(accepted)}", len(accepted), 0, "")
+    accepted = [each.name for each in refusals if not each.is_refused]
+    yield Promise(
+        f"hostile jobs that were not refused{': ' * bool(accepted)}{', '.join(accepted)}", len(accepted), 0, ""
+    )
     yield Promise("the slowest refusal, alone", max(each.seconds for each in refusals), REFUSAL_S, "s")
     yield Promise("the most memory of a refusal", max(peak_mb, *(each.peak_mb for each in refusals)), REFUSAL_MB, "MB")
+    unanswered = flood.pings_ms.count(UNANSWERED)
+    yield Promise("pings in the flood that were not answered with 200", unanswered, 0, "")
     beyond = percentile(flood.pings_ms, 0.99) - percentile(floor.pings_ms, 0.99)
     yield Promise("p99 of /ping, beyond the floor", beyond, AT_MOST_MS, "ms")
     yield Promise("the slowest /ping in the flood", max(flood.pings_ms) / 1000, PING_S, "s")
-    failed = [job for job in (*flood.small, *floor.small) if job.status != "succeeded"]
+    failed = [job for job in (*flood.small, *floor.small) if job.code != "succeeded"]
     yield Promise("jobs of the other owner that failed", len(failed), 0, "")
     late = percentile([job.seconds for job in flood.small], 0.9) - percentile([job.seconds for job in floor.small], 0.9)
     yield Promise("nine of ten small jobs, beyond the floor", late, SMALL_JOB_S, "s")
 
 
 def _show_refusals(console: Console, refusals: Sequence[Refusal]) -> None:
-    table = Table("hostile file, alone", "sent", "refused in", "memory", "because", box=None)
+    table = Table("hostile, alone", "sent", "refused in", "memory", "because", box=None)
     for each in refusals:
         sent = f"{each.size_bytes / 1e6:.2f} MB"
         table.add_row(each.name, sent, f"{each.seconds:.2f} s", f"{each.peak_mb:.0f} MB", each.told.split(": ")[-1])

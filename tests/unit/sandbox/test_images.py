@@ -103,8 +103,8 @@ def test_a_length_beyond_the_end_takes_no_memory(check: Check) -> None:
 def test_a_bmp_of_runs_may_leave_out_its_background(check: Check) -> None:
     assert check(bmp_of_runs(b"\x08\x05\0\0" * 4 + b"\0\1")) == ".bmp"
     assert check(bmp_of_runs(b"\x08\x05\0\0" + b"\0\2\1\1" + b"\x03\x09" + b"\0\1")) == ".bmp"
-    with pytest.raises(Refused, match="16000 x 16000"):
-        check(bmp_of_runs(b"\x08\x05\0\1", (16_000, 16_000)))
+    with pytest.raises(Refused, match="12000 x 12000"):
+        check(bmp_of_runs(b"\x08\x05\0\1", (12_000, 12_000)))
 
 
 def test_a_jpeg_needs_no_end(check: Check) -> None:
@@ -189,7 +189,7 @@ def test_the_header_of_a_png_may_stand_behind_another_chunk(check: Check) -> Non
 
 def test_an_interlaced_png_that_breaks_off_is_refused_with_what_is_wrong_with_it(check: Check) -> None:
     assert check(interlaced_png()) == ".png"
-    with pytest.raises(Refused, match="damaged image: .*[Tt]runcated"):
+    with pytest.raises(Refused, match=r"damaged image: .*[Tt]runcated"):
         check(interlaced_png()[:-40])
 
 
