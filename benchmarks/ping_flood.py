@@ -58,7 +58,7 @@ REFUSALS = frozenset({"missing_asset", "invalid_workflow", "invalid_request"})
 #: SageMaker takes an instance out of service whose pings take longer, in seconds.
 PING_S = 2.0
 #: How much longer than beside processes that only count 99 of 100 pings may take, in ms.
-AT_MOST_MS = 100.0
+AT_MOST_MS = 250.0
 #: What a refusal may take: seconds from the job's start to its answer, alone on the instance; MB of the child.
 REFUSAL_S, REFUSAL_MB = 5.0, 512.0
 #: How much longer the slowest of ten small jobs may take: a check of somebody else's file may be before its own.
