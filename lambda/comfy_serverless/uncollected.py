@@ -38,7 +38,7 @@ def uncollected() -> Iterator[None]:
                 gc.enable()
 
 
-def load_json(text: str | bytes) -> Any:  # noqa: ANN401  (any JSON)
+def load_json(text: str | bytes | bytearray) -> Any:  # noqa: ANN401  (any JSON)
     """The value of a text of JSON. Raises as `json.loads`."""
     if len(text) < _LARGE_CHARACTERS:
         return json.loads(text)
