@@ -29,7 +29,7 @@ _PATH = re.compile(
     r"(?:/[^\s/\"'`<>|:;,()\[\]{}]*)*/([^\s/\"'`<>|:;,()\[\]{}]*)",
     re.IGNORECASE,
 )
-#: The same of Windows, where somebody's own ComfyUI may run (COMFYUI_URL); in a text in a text, `\\` stands for each `\`.
+#: The same of Windows, where a ComfyUI elsewhere may run; in a text in a text, `\\` stands for each `\`.
 _WINDOWS_PATH = re.compile(
     r"(?<![\w])[a-z]:\\{1,2}(?:[^\s\\/\"'`<>|:;,()\[\]{}]+\\{1,2})+([^\s\\/\"'`<>|:;,()\[\]{}]*)", re.IGNORECASE
 )
