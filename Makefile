@@ -39,7 +39,7 @@ IMAGE_ARGS ?=
 IMAGE_OUT ?= out/image
 UPGRADE_ARGS ?=
 
-.PHONY: help setup demo dev traces test test-fast test-services test-console extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-console bench-workers lint docs format lock lock-torch comfyui-upgrade clean
+.PHONY: help setup demo dev traces test test-fast test-services test-console extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-console bench-ping bench-workers lint docs format lock lock-torch comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -140,6 +140,9 @@ bench-api: setup ## A small job's way through the API: each hop, and how soon a 
 
 bench-console: setup ## The console in Chromium: first paint, 1,000 jobs scrolled, what it costs the local stack (four minutes)
 	@POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.console $(BENCH_ARGS)
+
+bench-ping: setup ## Pings, and another owner's jobs, while somebody sends files that are made to harm (four minutes; a quiet machine)
+	@POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.ping_flood $(BENCH_ARGS)
 
 bench-workers: setup ## One queue, and one, two, four workers: does work spread?
 	@$(RUN) -m benchmarks.workers $(BENCH_ARGS)

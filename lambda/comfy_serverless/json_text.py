@@ -17,6 +17,7 @@ from typing import Any
 
 from comfy_serverless.errors import NotJson, PayloadTooLarge
 from comfy_serverless.files import HEAD_BYTES, type_of_head
+from comfy_serverless.uncollected import load_json
 
 #: The most bytes of a document, unpacked: a workflow, a request or a result.
 MAX_DOCUMENT_BYTES = 32_000_000
@@ -66,7 +67,7 @@ def parse_json(content: bytes | str, *, source: str, most_bytes: int = MAX_DOCUM
     if not text.strip():
         raise NotJson(f"{source} is empty; it should be a workflow or a job request, in JSON.")
     try:
-        return json.loads(text)
+        return load_json(text)
     except json.JSONDecodeError as error:
         place = f"at line {error.lineno}, column {error.colno}"
         raise NotJson(f"{source} is not JSON: {error.msg.removesuffix(' at')} {place}{_slip(error)}.") from None

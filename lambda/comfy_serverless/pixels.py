@@ -17,6 +17,8 @@ _AVIF_BYTES = 1 << 16
 #: An image's size in AVIF. The largest is the whole image's; others are of its tiles and thumbnails.
 _AVIF_SIZE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{4})(.{4})", re.DOTALL)
 _MOST_SEGMENTS = 2000
+#: Chunks before the header of a PNG: there should be none, and iPhones write one (CgBI).
+_MOST_CHUNKS = 16
 #: The markers before a JPEG's image that have its size: SOF0 to SOF15, without DHT, JPG and DAC.
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
@@ -35,8 +37,15 @@ def size_in_pixels(file: BinaryIO) -> Size | None:
     return None
 
 
-def _png(_file: BinaryIO, _start: int, head: bytes) -> Size:
-    return _big(head[16:20]), _big(head[20:24])
+def _png(file: BinaryIO, start: int, _head: bytes) -> Size | None:
+    position = start + 8
+    for _ in range(_MOST_CHUNKS):
+        file.seek(position)
+        chunk = file.read(16)
+        if chunk[4:8] == b"IHDR":
+            return _big(chunk[8:12]), _big(chunk[12:16])
+        position += 12 + _big(chunk[:4])
+    return None
 
 
 def _gif(_file: BinaryIO, _start: int, head: bytes) -> Size:

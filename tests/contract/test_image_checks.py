@@ -21,7 +21,20 @@ from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.contract.engines import free_port
 from tests.patience import PATIENCE_S
-from tests.unit.picture_files import animation, picture, png_chunk, png_with, tiff_with_tiles
+from tests.unit.picture_files import (
+    EMPTY_GIF_FRAME,
+    GIF_FRAME,
+    animated_png,
+    animation,
+    behind_a_chunk,
+    bmp_of_runs,
+    gif_of,
+    interlaced_png,
+    picture,
+    png_chunk,
+    png_with,
+    tiff_with_tiles,
+)
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))
 SIZE = (120, 90)
@@ -54,12 +67,18 @@ def files() -> dict[str, bytes]:
         whole = animation(kind, 4, SIZE)
         made[f"{kind} animation"] = whole
         made[f"{kind} animation, cut"] = whole[: len(whole) * 7 // 10]
+    made["PNG of more frames than it claims"] = animated_png(4, claimed=1)
+    made["PNG with a frame out of order"] = animated_png(4, second=77)
+    made["GIF with an empty frame"] = gif_of(GIF_FRAME, EMPTY_GIF_FRAME, GIF_FRAME)
+    made["GIF with a short extension"] = gif_of(GIF_FRAME, b"\x21\xf9\1\0\0", GIF_FRAME)
+    made["GIF behind junk"] = gif_of(GIF_FRAME) + b"junk" + gif_of(GIF_FRAME)
     camera = animation("MPO", 2, SIZE)
     second = camera.rindex(b"\xff\xd8\xff")
     made["MPO"] = camera
     made["MPO, second image cut"] = camera[: second + 200]
     made["MPO, second image gone"] = camera[:second]
     made["MPO without its end"] = camera[:-2]
+    made["BMP of runs that end early"] = bmp_of_runs(b"\x08\x05\0\0\0\2\1\1\x03\x09\0\1")
     photo = picture("JPEG", SIZE)
     made["JPEG without its end"] = photo[:-2]
     made["JPEG with more behind it"] = photo + b"more" * 500
@@ -77,6 +96,10 @@ def files() -> dict[str, bytes]:
     made["PNG with a wrong checksum in a text"] = png_with(png_chunk(b"tEXt", b"x\0y")[:-4] + b"\1\2\3\4")
     made["PNG whose header has a wrong checksum"] = png_with()[:29] + b"\0\0\0\0" + png_with()[33:]
     made["PNG with broken EXIF"] = png_with(png_chunk(b"eXIf", b"junk" * 10))
+    made["PNG with a chunk before its header"] = behind_a_chunk(png_with())
+    made["interlaced PNG"] = interlaced_png()
+    made["interlaced PNG, cut"] = interlaced_png()[:-40]
+    made["PNG whose pixels claim 2 GB"] = png_with().replace(b"\0\0\0\x10IDAT", b"\x7f\xff\xff\xffIDAT")
     made["PNG without its end"] = png_with()[:-12]
     for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
         made[f"PNG, {mode}"] = saved(Image.new(mode, SIZE), "PNG")

@@ -29,6 +29,41 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+def animated_png(
+    frames: int, *, claimed: int | None = None, second: int = 1, size: tuple[int, int] = (64, 64)
+) -> bytes:
+    """A PNG with frames of a pixel, behind a first one of its size.
+
+    Args:
+        claimed: how many its header says there are.
+        second: the place in their order that the second one claims.
+    """
+    width, height = size
+    controls = iter(range(2 * frames))
+
+    def control(width: int, height: int, place: int) -> bytes:
+        return png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", place, width, height, 0, 0, 1, 10, 0, 0))
+
+    content = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    content += png_chunk(b"acTL", struct.pack(">II", claimed or frames, 0)) + control(width, height, next(controls))
+    content += png_chunk(b"IDAT", zlib.compress(bytes(height * (1 + 3 * width))))
+    for index in range(1, frames):
+        place = next(controls)
+        content += control(1, 1, second if index == 1 else place)
+        content += png_chunk(b"fdAT", struct.pack(">I", next(controls)) + zlib.compress(bytes(4)))
+    return content + png_chunk(b"IEND", b"")
+
+
+#: A frame of a GIF: of a pixel, and of none.
+GIF_FRAME = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
+EMPTY_GIF_FRAME = b"\x2c" + struct.pack("<HHHHB", 0, 0, 0, 0, 0) + b"\x02\x02\x44\x01\0"
+
+
+def gif_of(*parts: bytes, size: tuple[int, int] = (64, 64)) -> bytes:
+    """A GIF of such parts, with a palette of two colours."""
+    return b"GIF89a" + struct.pack("<HHBBB", *size, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff" + b"".join(parts) + b";"
+
+
 def png_claiming(width: int, height: int, *extra: bytes) -> bytes:
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
@@ -39,6 +74,27 @@ def png_with(*chunks: bytes) -> bytes:
     pixels = png_chunk(b"IDAT", zlib.compress((b"\0" + b"\x80" * 30) * 10))
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + png_chunk(b"IEND", b"")
+
+
+def behind_a_chunk(png: bytes, size_bytes: int = 4) -> bytes:
+    """A PNG with a chunk of so many bytes before its header, as iPhones write it."""
+    return png[:8] + png_chunk(b"CgBI", b"\x50\0\x20\x02" * (size_bytes // 4)) + png[8:]
+
+
+def interlaced_png() -> bytes:
+    """A PNG of 16 x 16 in seven passes of 1, 1, 2, 2, 4, 4 and 8 rows, in grey."""
+    passes = ((2, 2), (2, 2), (4, 2), (4, 4), (8, 4), (8, 8), (16, 8))
+    rows = b"".join((b"\0" + random.Random(1).randbytes(width)) * height for width, height in passes)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 0, 0, 0, 1))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+
+
+def bmp_of_runs(runs: bytes, size: tuple[int, int] = (8, 4)) -> bytes:
+    """A BMP packed as runs of bytes, with a palette of 256 colours."""
+    start = 14 + 40 + 1024
+    head = b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start)
+    head += struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return head + b"".join(bytes([n, 255 - n, n // 2, 0]) for n in range(256)) + runs
 
 
 def webp_claiming(width: int, height: int) -> bytes:

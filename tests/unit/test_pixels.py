@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 from comfy_serverless.pixels import size_in_pixels
-from tests.unit.picture_files import animation, picture, png_with, tiff_with_tiles, webp_claiming
+from tests.unit.picture_files import (
+    animation,
+    behind_a_chunk,
+    picture,
+    png_chunk,
+    png_with,
+    tiff_with_tiles,
+    webp_claiming,
+)
 
 
 def size(content: bytes) -> tuple[int, int] | None:
@@ -41,6 +49,11 @@ def test_the_size_is_the_one_that_pillow_reads(image_format: str, options: dict[
 @pytest.mark.parametrize("image_format", ["PNG", "GIF", "WEBP", "TIFF", "AVIF", "MPO"])
 def test_an_animation_has_the_size_of_its_frames(image_format: str) -> None:
     assert size(animation(image_format, 3, (64, 48))) == (64, 48)
+
+
+def test_the_header_of_a_png_may_stand_behind_another_chunk() -> None:
+    assert size(behind_a_chunk(picture("PNG"))) == (40, 30)
+    assert size(picture("PNG")[:8] + png_chunk(b"teXt", b"") * 100_000) is None
 
 
 def test_an_image_begins_where_the_file_stands() -> None:

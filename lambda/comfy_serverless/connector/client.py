@@ -23,6 +23,7 @@ from comfy_serverless.connector.http_connections import HTTP_ERRORS, Answer, Htt
 from comfy_serverless.connector.server import Server
 from comfy_serverless.proxies import ProxyRefused
 from comfy_serverless.redaction import UNREADABLE, redact_url
+from comfy_serverless.uncollected import load_json
 
 #: Read timeout of questions about a prompt, in seconds. It is short because unanswered questions are asked again.
 _QUESTION_TIMEOUT_S = 3.0
@@ -275,7 +276,7 @@ class ComfyClient:
 
     def _parsed(self, response: Answer) -> Any:  # noqa: ANN401
         try:
-            return json.loads(response.data)
+            return load_json(response.data)
         except ValueError as error:
             text = self.server.without_secrets(response.data[:2000].decode("utf-8", errors="replace"))
             said = f"it sent {excerpt(text) or 'nothing'} instead of JSON"

@@ -146,9 +146,14 @@ def nested_files(value: object) -> Iterator[tuple[Steps, str]]:
             if isinstance(uri, str):
                 yield steps, uri
             else:
-                pending += [((*steps, name), part) for name, part in item.items()]
+                pending += [((*steps, name), part) for name, part in item.items() if _may_hold(part)]
         elif isinstance(item, list):
-            pending += [((*steps, position), part) for position, part in enumerate(item)]
+            pending += [((*steps, position), part) for position, part in enumerate(item) if _may_hold(part)]
+
+
+def _may_hold(part: object) -> bool:
+    """Whether there may be something in a value: it is a list or an object, and not empty."""
+    return isinstance(part, (list, dict, Mapping)) and bool(part)
 
 
 def names_of_others(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

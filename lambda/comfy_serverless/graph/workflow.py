@@ -36,6 +36,8 @@ _OF_A_NODE = 2
 MAX_NODES = 50_000
 #: The types of values that hold no others: most of a workflow, and quicker to tell than by `isinstance`.
 _PLAIN = frozenset({str, int, float, bool, type(None)})
+#: The types of those that do, the usual ones first: to tell that a list is no Mapping takes a while.
+_CONTAINERS = (list, dict, tuple, Mapping)
 _SLOT = re.compile(r"\d{1,9}")
 _MINUS_ONE = re.compile(r"\s*-1(\.0*)?\s*")
 
@@ -350,8 +352,8 @@ def is_shallow(workflow: Mapping[str, Any]) -> bool:
         children = {
             id(child): child
             for container in level
-            for child in (container.values() if isinstance(container, Mapping) else container)
-            if type(child) not in _PLAIN and isinstance(child, (dict, list, tuple, Mapping))
+            for child in (container if isinstance(container, (list, tuple)) else container.values())
+            if type(child) not in _PLAIN and isinstance(child, _CONTAINERS)
         }
         level = list(children.values())
         if not level:

@@ -20,6 +20,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.tracing import Trace
+from comfy_serverless.uncollected import load_json
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -82,7 +83,7 @@ class JobMessage:
     def parse(cls, text: str | bytes) -> Self | None:
         """Read a message; None for any other text."""
         try:
-            fields = json.loads(text)
+            fields = load_json(text)
             job_id, request, result = fields.pop("job"), fields.pop("request"), fields.pop("result", None)
             if not (isinstance(job_id, str) and isinstance(request, str)):
                 return None

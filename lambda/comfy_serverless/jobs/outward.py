@@ -15,16 +15,23 @@ from comfy_serverless.errors import InternalError
 from comfy_serverless.jobs.document import Job, JobError
 
 _ARN = re.compile(r"\barn:aws[\w-]*:[^\s\"'`,;()<>\[\]{}]+")
-#: In names of buckets as CloudFormation and we make them, in addresses of queues and images, and in words.
+#: In names of buckets as CloudFormation, SageMaker and we make them, in addresses of queues and images, and in words.
 _ACCOUNT = re.compile(
     r"(?<=-)\d{12}(?=-[a-z]{2}-[a-z-]+-\d)|(?<=\.amazonaws\.com/)\d{12}\b|\b\d{12}(?=\.dkr\.)"
-    r"|(?<=\baccount )\d{12}\b|(?<=\baccount: )\d{12}\b",
+    r"|(?<=\baccount )\d{12}\b|(?<=\baccount: )\d{12}\b|(?:(?<=east-\d-)|(?<=west-\d-)|(?<=north-\d-)|(?<=south-\d-)"
+    r"|(?<=central-\d-))\d{12}\b",
     re.IGNORECASE,
 )
-#: An absolute path below one of the usual folders of a machine, with its last part apart.
+#: An absolute path below one of the usual folders of a machine, or of a container with ComfyUI; its last part apart.
 _PATH = re.compile(
-    r"(?<![\w.:/~*-])/(?:data|dev|etc|home|mnt|opt|private|proc|root|run|srv|sys|tmp|usr|Users|var|workspace)"
-    r"(?:/[^\s/\"'`<>|:;,()\[\]{}]*)*/([^\s/\"'`<>|:;,()\[\]{}]*)"
+    r"(?<![\w.:/~*-])/(?:app|code|comfyui|content|data|dev|efs|etc|home|media|mnt|models|nix|opt|private|proc|root|run"
+    r"|scratch|shared|srv|storage|sys|tmp|usr|users|var|volumes|workspaces?)"
+    r"(?:/[^\s/\"'`<>|:;,()\[\]{}]*)*/([^\s/\"'`<>|:;,()\[\]{}]*)",
+    re.IGNORECASE,
+)
+#: The same of Windows, where a ComfyUI elsewhere may run; in a text in a text, `\\` stands for each `\`.
+_WINDOWS_PATH = re.compile(
+    r"(?<![\w])[a-z]:\\{1,2}(?:[^\s\\/\"'`<>|:;,()\[\]{}]+\\{1,2})+([^\s\\/\"'`<>|:;,()\[\]{}]*)", re.IGNORECASE
 )
 #: Of the engine: its log has lines of jobs of other owners.
 _LEFT_OUT = frozenset({"log_tail"})
@@ -33,7 +40,7 @@ _OWN_MISTAKE = "the job failed because of a mistake of ours; the worker's log ha
 
 def outward(text: str) -> str:
     """A text without what it tells of the account and of the worker's folders; a file keeps its name."""
-    return _PATH.sub(r"…/\1", _of_account(text))
+    return _WINDOWS_PATH.sub(r"…/\1", _PATH.sub(r"…/\1", _of_account(text)))
 
 
 def outward_details(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean, first_warnings
 from comfy_serverless.jobs.extra_data import check_extra_data
 from comfy_serverless.jobs.shapes import MAX_ADDRESSES, shape
+from comfy_serverless.uncollected import uncollected
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.known_files import KnownFiles
@@ -272,7 +273,8 @@ class JobRequest(_Request):
 
     def digest(self) -> str:
         """SHA-256 of what is asked for, in hex: labels, place and patience make no other request."""
-        asked = self.model_dump(mode="json", by_alias=True, include={"workflow", "values", "inputs", "models"})
+        with uncollected():
+            asked = self.model_dump(mode="json", by_alias=True, include={"workflow", "values", "inputs", "models"})
         return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property

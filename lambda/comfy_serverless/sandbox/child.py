@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import io
 import json
 import os
 import resource
@@ -32,6 +33,7 @@ from comfy_serverless.sandbox.rights import give_up_rights
 _IDLE_S = 120.0
 _LONGEST_TASK_BYTES = 1 << 16
 _MOST_FILES = 3
+_MUCH_BYTES = 1 << 20
 _DESCRIPTORS = 32
 #: For a workflow in a file: Python's objects for the longest text, or for a model's header, and the time to make them.
 _EMBEDDED_BYTES = 480 << 20
@@ -156,9 +158,23 @@ def _answer(task: dict[str, Any], descriptors: list[int]) -> dict[str, object]:
         budget.end()
 
 
+class _Reader(io.BufferedReader):
+    """An open file. Of more than it has, no more is read: Python would take the memory for all that is asked for.
+
+    A damaged length, which its decoder would overlook, must not become a lack of memory.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As every reader."""
+        if size is not None and size > _MUCH_BYTES:
+            size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
+
+
 def _opened(descriptor: int) -> BinaryIO:
-    writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
-    return os.fdopen(descriptor, "wb" if writable else "rb")
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+        return os.fdopen(descriptor, "wb")
+    return _Reader(io.FileIO(descriptor, "rb"))
 
 
 @contextlib.contextmanager

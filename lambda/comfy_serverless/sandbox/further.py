@@ -1,6 +1,8 @@
-"""What a file has that Pillow does not look at, and ComfyUI 0.33.0 decodes: images behind the first; scans of a JPEG.
+"""What a file has that Pillow does not look at, and ComfyUI 0.33.0 decodes: images behind the first; frames; scans.
 
-Several PNG, JPEG, WebP or BMP images one behind the other are to it several images, and so are those of an MPO.
+Several PNG, JPEG, GIF, WebP or BMP images one behind the other are to it several images, and so are those of an MPO.
+Of an animation it takes every frame that is there: also those beyond the number that a PNG claims, and those behind one
+at which Pillow gives up. So they are counted here as they stand in the file.
 """
 
 from __future__ import annotations
@@ -16,11 +18,16 @@ from comfy_serverless.pixels import JPEG_FRAMES, size_in_pixels
 
 #: The beginning of another image. JPEG is not among them: an image within its metadata is none.
 _BEGINNINGS = {
-    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
     "BMP": re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
 }
 _HEAD_BYTES = 64
+_PNG = re.compile(rb"\x89PNG\r\n\x1a\n")
+#: The head of a frame of an animated PNG: a length that never differs, and its kind.
+_PNG_FRAME = re.compile(rb"\0\0\0\x1afcTL")
+_GIF = re.compile(rb"GIF8[79]a")
+_GIF_HEAD_BYTES, _GIF_FRAME_BYTES, _GIF_EXTENSION_BYTES = 13, 10, 2
+_GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 _JPEG = b"\xff\xd8\xff"
 #: A marker among the bits of an image: not a stuffed zero, a restart or a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -29,10 +36,11 @@ _START, _END, _SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image in a file: its pixels, and how often a decoder goes over them."""
+    """An image in a file: the pixels of a frame, its frames, and how often a decoder goes over them."""
 
     pixels: int
     scans: int = 1
+    frames: int = 1
 
 
 def images_in(file: BinaryIO, image_format: str) -> Iterator[Found]:
@@ -40,11 +48,59 @@ def images_in(file: BinaryIO, image_format: str) -> Iterator[Found]:
     with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
         if image_format in ("JPEG", "MPO"):
             yield from _jpegs(content)
+        elif image_format == "PNG":
+            yield from _pngs(content)
+        elif image_format == "GIF":
+            yield from _gifs(content)
         elif beginning := _BEGINNINGS.get(image_format):
             for match in beginning.finditer(content):
                 head = content[match.start() : match.start() + _HEAD_BYTES]
                 width, height = size_in_pixels(io.BytesIO(head)) or (0, 0)
                 yield Found(width * height)
+
+
+def _pngs(content: mmap.mmap) -> Iterator[Found]:
+    starts = [match.end() for match in _PNG.finditer(content)]
+    for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
+        frames = sum(1 for _ in _PNG_FRAME.finditer(content, start, end))
+        yield Found(_png_pixels(content, start), frames=max(1, frames))
+
+
+def _gifs(content: mmap.mmap) -> Iterator[Found]:
+    position = 0
+    while begun := _GIF.search(content, position):
+        head = content[begun.start() : begun.start() + _GIF_HEAD_BYTES]
+        width, height = size_in_pixels(io.BytesIO(head)) or (0, 0)
+        position = begun.start() + len(head) + _palette_bytes(head[10:11])
+        frames = 0
+        while kind := content[position : position + 1]:
+            if kind[0] == _GIF_FRAME:
+                frames += 1
+                flags = content[position + _GIF_FRAME_BYTES - 1 : position + _GIF_FRAME_BYTES]
+                position += _GIF_FRAME_BYTES + _palette_bytes(flags) + 1
+            elif kind[0] == _GIF_EXTENSION:
+                position += _GIF_EXTENSION_BYTES
+            else:
+                break
+            while size := content[position : position + 1]:  # blocks, and an empty one behind them
+                position += 1 + size[0]
+                if not size[0]:
+                    break
+        yield Found(width * height, frames=max(1, frames))
+
+
+def _palette_bytes(flags: bytes) -> int:
+    """The size of the palette that these flags tell of."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def _png_pixels(content: mmap.mmap, position: int) -> int:
+    """The pixels of a PNG whose first chunk is there, wherever its header is: decoders find it behind other chunks."""
+    while chunk := content[position : position + 16]:
+        if chunk[4:8] == b"IHDR":
+            return int.from_bytes(chunk[8:12], "big") * int.from_bytes(chunk[12:16], "big")
+        position += 12 + int.from_bytes(chunk[:4], "big")
+    return 0
 
 
 def _jpegs(content: mmap.mmap) -> Iterator[Found]:

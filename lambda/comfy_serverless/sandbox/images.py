@@ -57,6 +57,8 @@ _MAX_SCANS = 100
 #: Each scan goes over all pixels, at a twentieth of what decoding costs: so many times the pixels that are allowed.
 _MAX_SCANNED = 20
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
+#: Kinds of BMP that are packed as runs, which may end before the image does: what is left out is background.
+_BMP_RUNS = (1, 2)
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the child may start no thread
 warnings.simplefilter("ignore")
@@ -132,12 +134,10 @@ class _Pixels:
         """Check what Pillow does not look at."""
         total = 0
         for found in images_in(file, image_format):
-            total += max(found.pixels, _MIN_FRAME_PIXELS)
+            total += max(found.pixels, _MIN_FRAME_PIXELS) * found.frames
             if total > self._limit:
-                raise Refused(
-                    f"has too many pixels: several images one behind the other have {total}; the limit is "
-                    f"{self._limit} (MAX_INPUT_PIXELS)"
-                )
+                several = f"over {found.frames} frames" if found.frames > 1 else "several images one behind the other"
+                raise Refused(f"has too many pixels: {total}, {several}; the limit is {self._limit} (MAX_INPUT_PIXELS)")
             if found.scans > _MAX_SCANS or found.scans * found.pixels > _MAX_SCANNED * self._limit:
                 most = min(_MAX_SCANS, _MAX_SCANNED * self._limit // found.pixels)
                 raise Refused(
@@ -150,7 +150,12 @@ def _decode(file: BinaryIO, pixels: _Pixels) -> str:
     image = _tolerantly(lambda: open_image(file))
     pixels.add(image)
     pixels.check_all(file, str(image.format))
-    _tolerantly(lambda: _load(image))
+    try:
+        _tolerantly(lambda: _load(image))
+    except ValueError:
+        if image.format != "BMP" or image.info.get("compression") not in _BMP_RUNS:
+            raise
+        logger.debug("runs that Pillow does not fill up, and 0.33.0 does", exc_info=True)
     try:
         _decode_more_frames(image, pixels)
     except (Refused, MemoryError, Image.DecompressionBombError):
@@ -183,11 +188,14 @@ def _tolerantly(step: Callable[[], T]) -> T:
         return step()
     except (MemoryError, Image.DecompressionBombError):
         raise
-    except Exception:
+    except Exception as error:
         logger.debug("once more, tolerantly", exc_info=True)
+        first = error
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         return step()
+    except TypeError as error:  # Pillow cannot decode an interlaced PNG once more, and says that
+        raise first from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-import json
 import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from comfy_serverless.sandbox.refused import Refused
+from comfy_serverless.uncollected import load_json
 
 if TYPE_CHECKING:
     from comfy_serverless.sandbox.limits import Budget
@@ -32,13 +31,10 @@ def check_model_header(file: BinaryIO, *, budget: Budget) -> None:
         raise Refused("is not a safetensors file: its header does not fit into it")
     if header_bytes > _MAX_HEADER_BYTES:
         raise Refused(f"has a header of {header_bytes} bytes; the limit for safetensors is {_MAX_HEADER_BYTES}")
-    gc.disable()  # JSON has no cycles, and searching millions of its objects for them takes most of the time
     try:
-        header = json.loads(os.pread(descriptor, header_bytes, _LENGTH_BYTES))
+        header = load_json(os.pread(descriptor, header_bytes, _LENGTH_BYTES))
     except (ValueError, RecursionError):
         raise Refused("is not a safetensors file: its header is not JSON") from None
-    finally:
-        gc.enable()
     if not isinstance(header, dict):
         raise Refused("is not a safetensors file: its header is no JSON object")
     ends = [_end_of(name, entry) for name, entry in header.items() if name != "__metadata__"]

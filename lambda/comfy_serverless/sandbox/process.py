@@ -21,6 +21,7 @@ from typing import Any
 
 from comfy_serverless.sandbox.limits import cpu_refusal
 from comfy_serverless.sandbox.refused import Refused
+from comfy_serverless.uncollected import load_json
 
 #: A wait that took longer than this was none: the machine stood still (Lambda freezes it between invocations).
 _SLICE_S = 0.1
@@ -97,7 +98,7 @@ class Child:
         try:
             message = json.dumps(task).encode() + b"\n"
             socket.send_fds(self._socket, [message], list(descriptors))
-            return json.loads(self._line(deadline))
+            return load_json(self._line(deadline))
         except ConnectionError as error:
             raise self._why_it_ended() from error
 

@@ -14,7 +14,6 @@ import io
 import os
 import stat
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from comfy_serverless.sandbox.process import SandboxFailed
 from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.worker.put import ChecksumMismatch, KeyTaken, upload
+from comfy_serverless.worker.temporary import temporary_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -196,7 +196,7 @@ def _opened(made: Made) -> Iterator[BinaryIO]:
                 raise Refused("is no plain file")
             yield file
         return
-    with made.open() as stream, tempfile.NamedTemporaryFile() as copy:
+    with made.open() as stream, temporary_file() as copy:
         while chunk := stream.read(_CHUNK_BYTES):
             copy.write(chunk)
             if copy.tell() > _MOST_COPIED_BYTES:

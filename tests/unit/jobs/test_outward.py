@@ -22,6 +22,10 @@ DENIED = (
         ("https://sqs.eu-central-1.amazonaws.com/123456789012/jobs", "https://sqs.eu-central-1.amazonaws.com/…/jobs"),
         ("123456789012.dkr.ecr.eu-central-1.amazonaws.com/x", "….dkr.ecr.eu-central-1.amazonaws.com/x"),
         ("of account 123456789012", "of account …"),
+        ("no s3://sagemaker-eu-west-1-123456789012/x", "no s3://sagemaker-eu-west-1-…/x"),
+        ("cannot read /app/ComfyUI/models/loras/a.safetensors", "cannot read …/a.safetensors"),
+        ("cannot read '/ComfyUI/models/loras/a.safetensors'", "cannot read '…/a.safetensors'"),
+        ("no C:\\Users\\me\\ComfyUI\\a.png, and 'd:\\\\data\\\\b.png'", "no …/a.png, and '…/b.png'"),
         ("cannot read /tmp/comfyui/models/checkpoints/v1-5.safetensors.", "cannot read …/v1-5.safetensors."),
         ("'/opt/ml/model/a b.png' (/home/me/x)", "'…/a b.png' (…/x)"),
         ("arn:aws-cn:iam::123456789012:role/x, then", "arn:…, then"),
@@ -36,6 +40,7 @@ def test_what_tells_of_the_account_or_the_machine_is_left_out(text: str, shown: 
     [
         "send it with POST /api/v2/uploads: /docs lists what there is",
         "https://example.com/tmp/a.png and s3://my-bucket/home/x.png",
+        "part-1-202611290501.png and a\\b of c: \\d",
         "seed 123456789012 is bigger than max",
         "photo-202611290501.png of node 9 (SaveImage)",
         "1/2 of data:image/png;base64,AAAA/tmp/x",

@@ -17,7 +17,14 @@ from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.patience import PATIENCE_S
 from tests.unit.picture_files import (
+    EMPTY_GIF_FRAME,
+    GIF_FRAME,
+    animated_png,
     animation,
+    behind_a_chunk,
+    bmp_of_runs,
+    gif_of,
+    interlaced_png,
     jpeg_with_scans,
     picture,
     png_chunk,
@@ -87,6 +94,19 @@ def test_bits_that_are_wrong_are_the_pixels_that_comfyui_sees(check: Check) -> N
         assert check(bytes(content))
 
 
+def test_a_length_beyond_the_end_takes_no_memory(check: Check) -> None:
+    content = png_with()
+    at = content.index(b"IDAT")
+    assert check(content[: at - 4] + b"\x7f\xff\xff\xff" + content[at:]) == ".png"
+
+
+def test_a_bmp_of_runs_may_leave_out_its_background(check: Check) -> None:
+    assert check(bmp_of_runs(b"\x08\x05\0\0" * 4 + b"\0\1")) == ".bmp"
+    assert check(bmp_of_runs(b"\x08\x05\0\0" + b"\0\2\1\1" + b"\x03\x09" + b"\0\1")) == ".bmp"
+    with pytest.raises(Refused, match="12000 x 12000"):
+        check(bmp_of_runs(b"\x08\x05\0\1", (12_000, 12_000)))
+
+
 def test_a_jpeg_needs_no_end(check: Check) -> None:
     assert check(picture("JPEG")[:-2]) == ".jpg"
 
@@ -138,6 +158,10 @@ def test_a_bomb_is_refused_by_its_header(check: Check, bomb: bytes) -> None:
         (lambda: jpeg_with_scans((3000, 3000), 300), "has 310 scans"),
         (lambda: picture("JPEG") + jpeg_with_scans((64, 64), 2000), "has 2010 scans"),
         (lambda: png_with() + png_claiming(30_000, 30_000), "several images one behind the other"),
+        (
+            lambda: png_with() + behind_a_chunk(png_claiming(30_000, 30_000), 1000),
+            "several images one behind the other",
+        ),
         (lambda: picture("WEBP") + webp_claiming(16_000, 16_000), "several images one behind the other"),
         (lambda: picture("BMP") * 20_000, "several images one behind the other"),
     ],
@@ -153,8 +177,20 @@ def test_images_one_behind_the_other_count_together(check: Check) -> None:
     for image_format in ("JPEG", "PNG", "WEBP", "BMP"):
         content = picture(image_format, (100, 100)) * 3
         assert check(content, max_pixels=30_000)
-        with pytest.raises(Refused, match="behind the other have 30000"):
+        with pytest.raises(Refused, match="30000, several images one behind the other"):
             check(content, max_pixels=29_999)
+
+
+def test_the_header_of_a_png_may_stand_behind_another_chunk(check: Check) -> None:
+    assert check(behind_a_chunk(png_with())) == ".png"
+    with pytest.raises(Refused, match="8192, several images one behind"):
+        check(behind_a_chunk(png_with()) * 2, max_pixels=8191)
+
+
+def test_an_interlaced_png_that_breaks_off_is_refused_with_what_is_wrong_with_it(check: Check) -> None:
+    assert check(interlaced_png()) == ".png"
+    with pytest.raises(Refused, match=r"damaged image: .*[Tt]runcated"):
+        check(interlaced_png()[:-40])
 
 
 def test_a_tile_may_be_larger_than_its_image(check: Check) -> None:
@@ -177,6 +213,27 @@ def test_the_pixels_of_all_frames_count(check: Check, image_format: str) -> None
     assert check(content, max_pixels=90_000)
     with pytest.raises(Refused, match="over 9 frames"):
         check(content, max_pixels=89_999)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        animated_png(6, claimed=2),
+        animated_png(6, claimed=1),
+        animated_png(6, second=77),
+        gif_of(*[GIF_FRAME] * 6),
+        gif_of(GIF_FRAME, EMPTY_GIF_FRAME, *[GIF_FRAME] * 4),
+        gif_of(GIF_FRAME, b"\x21\xf9\1\0\0", *[GIF_FRAME] * 5),
+        gif_of(GIF_FRAME, b"\x21\xfe\4more\0", *[GIF_FRAME] * 5),
+        gif_of(GIF_FRAME) + gif_of(*[GIF_FRAME] * 5),
+        gif_of(GIF_FRAME, b"junk") + b"junk" + gif_of(*[GIF_FRAME] * 5),
+    ],
+    ids=["more than claimed", "one claimed", "out of order", "gif", "empty", "short", "comment", "behind", "junk"],
+)
+def test_frames_count_that_pillow_does_not_get_to(check: Check, content: bytes) -> None:
+    assert check(content, max_pixels=6 * 4096)
+    with pytest.raises(Refused, match=r"too many pixels: .*limit is 24575"):
+        check(content, max_pixels=6 * 4096 - 1)
 
 
 def test_frames_of_a_pixel_count_as_more(check: Check) -> None:

@@ -7,7 +7,6 @@ notes of their own among its nodes (Civitai). What is broken is left out, and sa
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from comfy_serverless.graph.wrappers import WORKFLOW_FIELDS, from_text, is_graph
 from comfy_serverless.json_text import finite, parse_json
 from comfy_serverless.sandbox.embedded.finds import MOST_KEPT_CHARACTERS, PROMPT, WORKFLOW, Finds, check_containers
 from comfy_serverless.sandbox.refused import Refused
+from comfy_serverless.uncollected import uncollected
 
 #: The form of what is found: `{"document": {"prompt": …, "workflow": …}, "warnings": […]}`, as JSON.
 Embedded = dict[str, Any]
@@ -64,13 +64,10 @@ def chosen(finds: Finds) -> Embedded:
 
     Raises Refused if there is neither, and says what there is instead: the end of a sentence that begins with the file.
     """
-    gc.disable()  # as in `headers`
-    try:
+    with uncollected():
         choice = _Choice()
         for name, text in _in_order(finds):
             choice.take(name, text)
-    finally:
-        gc.enable()
     if not choice.document:
         raise Refused(_nothing(finds, choice.left_out))
     missed = [reason for name, reason in choice.left_out.items() if name in _CALLED and name not in choice.document]

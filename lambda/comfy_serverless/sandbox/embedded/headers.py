@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from comfy_serverless.sandbox.embedded.finds import Finds, check_containers, decoded
 from comfy_serverless.sandbox.embedded.window import Window, numbers
 from comfy_serverless.sandbox.refused import Refused
+from comfy_serverless.uncollected import load_json
 
 GLB = b"glTF"
 _JSON_CHUNK = b"JSON"
@@ -47,13 +47,10 @@ def find_in_glb(window: Window, finds: Finds) -> None:
 
 
 def _parsed(content: bytes) -> Mapping[str, Any]:
-    gc.disable()  # JSON has no cycles, and searching millions of its objects for them takes most of the time
     try:
-        document = json.loads(check_containers(decoded(content)))
+        document = load_json(check_containers(decoded(content)))
     except (ValueError, RecursionError):
         return {}
-    finally:
-        gc.enable()
     return document if isinstance(document, Mapping) else {}
 
 

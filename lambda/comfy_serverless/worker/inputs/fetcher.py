@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextvars
 import hashlib
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceeded, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, UnusableMask, show
@@ -37,6 +36,7 @@ from comfy_serverless.worker.inputs.plan import (
     refuse_other_kinds,
 )
 from comfy_serverless.worker.inputs.receive import Receiver
+from comfy_serverless.worker.temporary import remove_left, temporary_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -92,6 +92,7 @@ class InputFetcher:
             make_room=self._cache.make_room,
         )
         self._sandbox = sandbox or Sandbox()
+        remove_left()
 
     def prepare(
         self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
@@ -194,7 +195,7 @@ class InputFetcher:
         """Fetch the file of an asset into a temporary one."""
         if asset.is_image:
             self._sandbox.warm()  # it starts while the file is on its way
-        file = files.enter_context(_temporary_file())
+        file = files.enter_context(temporary_file())
         received = self._receiver.receive(asset.origin, file, deadline=deadline)
         path = Path(file.name)
         ending = received.ending
@@ -214,7 +215,7 @@ class InputFetcher:
                 raise Unusable("is not in ComfyUI's input folder")
         else:
             subfolder, _, base_name = name.rpartition("/")
-            file = files.enter_context(_temporary_file())
+            file = files.enter_context(temporary_file())
             path = Path(file.name)
             try:
                 path.write_bytes(self._connector.get_image(base_name, subfolder, "input"))
@@ -232,7 +233,7 @@ class InputFetcher:
             local = self._received(asset, files, job_id=job_id, deadline=deadline)
         except Unusable as failure:
             raise UnusableMask(str(failure), transient=failure.transient, timed_out=failure.timed_out) from failure
-        file = files.enter_context(_temporary_file())
+        file = files.enter_context(temporary_file())
         path = Path(file.name)
         try:
             with _refusals_as_unusable():
@@ -256,10 +257,6 @@ def _refusals_as_unusable() -> Iterator[None]:
     except Refused as refused:
         unusable = UnusableMask if isinstance(refused, MaskRefused) else Unusable
         raise unusable(str(refused), transient=refused.transient, timed_out=refused.timed_out) from refused
-
-
-def _temporary_file() -> AbstractContextManager[IO[bytes]]:
-    return tempfile.NamedTemporaryFile(prefix="comfy-input-")
 
 
 def _name(digest: str, ending: str) -> str:
