@@ -254,7 +254,7 @@ class InvalidBuildFile(ComfyError, code="invalid_build_file", http_status=422, k
 
 
 class InvalidLock(ComfyError, code="invalid_lock", http_status=422, kind=Kind.REQUEST):
-    """A `comfy-build.lock` is none, is damaged, or is of another version; the message names the key."""
+    """A `comfy-build.lock` is no such file, is damaged, or is of another version; the message names the key."""
 
 
 class NotLocked(ComfyError, code="environment_not_locked", http_status=422, kind=Kind.REQUEST):
@@ -266,7 +266,7 @@ class PackUnavailable(NotLocked, code="pack_unavailable"):
 
 
 class LibraryUnavailable(NotLocked, code="library_unavailable"):
-    """A library cannot be had for the image's Python and platform; the message has who asks for it."""
+    """A library cannot be had for the image's Python and platform; the message says who asks for it."""
 
 
 class EnvironmentConflict(NotLocked, code="environment_conflict"):
