@@ -40,7 +40,7 @@
         ├── AssetInUse          asset_in_use           a job's output goes with its job
         ├── WorkflowChanged     workflow_changed       somebody else has changed it meanwhile
         ├── WrongBatchState     batch_state            the batch has ended, or has not yet
-        ├── InvalidCursor       invalid_cursor         the cursor is none of ours
+        ├── InvalidCursor       invalid_cursor         the cursor is not one of ours
         ├── InvalidMetadata     metadata_invalid       labels beyond the limits
         ├── InvalidFilter       invalid_metadata_filter likewise, of a list
         ├── IdempotencyKeyReuse idempotency_key_reuse  the key has been used for another request

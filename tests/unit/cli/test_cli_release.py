@@ -465,7 +465,7 @@ def test_one_with_jobs_one_just_left_and_one_to_be_promoted_stay(
     assert kept == {
         "one": "jobs are still in it (1 wait, 0 run)",
         "two": None,
-        "four": "it was deployed after the live one was promoted: it is to be promoted yet",
+        "four": "it was deployed after the live one was promoted: it is still to be promoted",
     }
 
 
@@ -493,7 +493,7 @@ def test_a_stack_that_is_none_of_a_release_is_never_deleted(
     text = json.dumps({**fields, "stack": STACK})
     world.ssm.put_parameter(Name=path, Value=text, Type="String", Overwrite=True)
     printed, _ = told("prune", "--delete", "--yes", "--previous")
-    assert "the stack that it names (mine) is none of a release of mine: delete it by hand" in printed
+    assert "the stack that it names (mine) is not a release of mine: delete it by hand" in printed
     assert STACK in world.stacks()
 
 
