@@ -165,7 +165,10 @@ class VersionRow:
     """A version, without its document.
 
     Attributes:
+        number: from 1 on, in the sort key.
         sha256: of its document, in hex.
+        created_by: the name of the key, or of the person.
+        note: what its author says of it.
         release: the release of workers that it was checked against; "" if none was known.
     """
 
