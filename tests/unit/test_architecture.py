@@ -172,6 +172,19 @@ def test_clients_and_stores_are_built_in_one_place() -> None:
     assert any(builds(call) for call in calls_in(PACKAGE / "handlers" / "wiring.py"))
 
 
+def test_no_client_of_a_function_waits_as_long_as_boto3_does_by_itself() -> None:
+    """A minute for an answer, and four more tries: longer than most invocations. Commands may wait."""
+    without = {
+        f"{path.relative_to(PACKAGE)}: {ast.unparse(node)}"
+        for folder in ("aws", "handlers", "table", "batches")
+        for path in (PACKAGE / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "boto3.client"
+        if "config" not in {keyword.arg for keyword in node.keywords}
+    }
+    assert not without
+
+
 #: What modules ask of the package itself, which loads names of any room: import-linter cannot see where that leads.
 THROUGH_THE_FRONT = {("connector/connector.py", "workflow_here")}
 
