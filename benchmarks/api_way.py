@@ -39,7 +39,7 @@ from comfy_serverless import ComfyConnector
 from local.aws.server import AwsCall
 from local.dev import OWNER, DevStack
 
-API, AUTHORIZER, WORKER = "ApiRole", "AuthorizerRole", "GenerateRole"
+API, WORKER = "ApiRole", "GenerateRole"
 ENDED = frozenset({"succeeded", "failed", "canceled", "expired"})
 #: The pause of the client that asks again and again, between an answer and its next request, in seconds.
 ASK_AGAIN_S = 0.01

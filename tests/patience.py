@@ -115,3 +115,11 @@ def wait_until(condition: Callable[[], object], *, within_s: float = PATIENCE_S)
     while not (is_so := bool(condition())) and time.monotonic() < end:
         time.sleep(0.02)
     return is_so
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -40,7 +40,7 @@
         ├── AssetInUse          asset_in_use           a job's output goes with its job
         ├── WorkflowChanged     workflow_changed       somebody else has changed it meanwhile
         ├── WrongBatchState     batch_state            the batch has ended, or has not yet
-        ├── InvalidCursor       invalid_cursor         the cursor is none of ours
+        ├── InvalidCursor       invalid_cursor         the cursor is not one of ours
         ├── InvalidMetadata     metadata_invalid       labels beyond the limits
         ├── InvalidFilter       invalid_metadata_filter likewise, of a list
         ├── IdempotencyKeyReuse idempotency_key_reuse  the key has been used for another request
@@ -254,7 +254,7 @@ class InvalidBuildFile(ComfyError, code="invalid_build_file", http_status=422, k
 
 
 class InvalidLock(ComfyError, code="invalid_lock", http_status=422, kind=Kind.REQUEST):
-    """A `comfy-build.lock` is none, is damaged, or is of another version; the message names the key."""
+    """A `comfy-build.lock` is no such file, is damaged, or is of another version; the message names the key."""
 
 
 class NotLocked(ComfyError, code="environment_not_locked", http_status=422, kind=Kind.REQUEST):
@@ -266,7 +266,7 @@ class PackUnavailable(NotLocked, code="pack_unavailable"):
 
 
 class LibraryUnavailable(NotLocked, code="library_unavailable"):
-    """A library cannot be had for the image's Python and platform; the message has who asks for it."""
+    """A library cannot be had for the image's Python and platform; the message says who asks for it."""
 
 
 class EnvironmentConflict(NotLocked, code="environment_conflict"):

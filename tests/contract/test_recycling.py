@@ -15,7 +15,7 @@ import pytest
 from comfy_serverless.connector import memory
 from tests.contract.engines import REAL_COMFYUI, START_PATIENCE_S
 from tests.contract.shared_worker import SharedWorker
-from tests.patience import wait_until
+from tests.patience import is_alive, wait_until
 
 #: A real engine has some 150 MB more or less from one reading to the next on a busy machine, without any leak.
 GROWTH = 300_000_000 if REAL_COMFYUI else 60_000_000
@@ -62,13 +62,6 @@ def run_until_replaced(worker: SharedWorker, megabytes: int = 0) -> list[int]:
         time.sleep(BREATH_S)
         pids.append(pid_of(worker, leak(megabytes if len(pids) < LEAKS else 0)))
     return pids
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_an_engine_that_leaks_is_replaced_and_no_job_notices(

@@ -54,7 +54,7 @@ def test_as_on_lambda_where_it_is_our_own_user(lite_image: str, environment: dic
         running.invoke({"workflow": "text_to_image"})  # the emulator starts the function with its first event
         report = report_of(running.shell)
     assert report["uid"] == 993
-    # Process 1 is the emulator, which stands for what AWS starts functions with, and is none of ours.
+    # Process 1 is the emulator, which stands for what AWS starts functions with, and is not one of ours.
     found = [entry for entry in report["found"] if " of 1 (emulator)" not in entry]
     assert found == []
     assert report["parent"] != 1

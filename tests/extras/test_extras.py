@@ -238,6 +238,15 @@ def test_both_together_run_and_make_keys(with_aws: Environment, aws: dict[str, s
     ).strip()
 
 
+def test_both_work_on_batches_with_a_key_alone(with_aws: Environment) -> None:
+    with_aws.install(".[aws,remote]")
+    for action in (("ls",), ("submit", "events/manifest.jsonl"), ("run", "thumbnail", "--each", "events/photo.jpg")):
+        done = with_aws.run(
+            "comfy-serverless", "batch", *action, COMFY_BASE_URL="http://127.0.0.1:9", COMFY_API_KEY="k"
+        )
+        assert "http://127.0.0.1:9 cannot be reached" in done.stderr, done.stderr
+
+
 def test_env_locks_an_environment(with_env: Environment, tmp_path: Path) -> None:
     assert "is of comfyui/comfy-build.yaml" in with_env.run("comfy-serverless", "env", "lock", "--check").stderr
     with outside(tmp_path) as world:

@@ -19,6 +19,7 @@ from local.aws.lambda_emulator import LambdaEmulator, LambdaFailed
 from local.aws.server import LocalAws
 from tests.integration.test_generate import PHOTO, WorkerFactory, assert_delivered, keys, result, sample, thumbnail
 from tests.unit.editor_samples import with_unknown
+from tests.unit.picture_files import png_chunk
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,16 +38,12 @@ def png(width: int = 64, height: int = 64) -> bytes:
 
 def bomb() -> bytes:
     """A PNG of a few kilobytes that would be 40,000 x 40,000 pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1_000_000)))
-        + chunk(b"IEND", b"")
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(bytes(1_000_000)))
+        + png_chunk(b"IEND", b"")
     )
 
 

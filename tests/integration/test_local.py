@@ -27,7 +27,7 @@ from local.aws.lambda_emulator import (
 )
 from local.aws.processes import LocalProcess, NotListening, OutputLog, ProcessDied, free_port
 from local.aws.server import LocalAws
-from tests.patience import PATIENCE_S, QuietClock
+from tests.patience import PATIENCE_S, QuietClock, is_alive
 
 FUNCTION = """
 import json, os, subprocess, sys, time
@@ -71,13 +71,6 @@ def function(tmp_path: Path) -> Iterator[Function]:
     yield start
     for emulator in emulators:
         emulator.stop()
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def members_once(emulator: LambdaEmulator, *, at_least: int) -> list[int]:
@@ -188,7 +181,7 @@ class TestStop:
         with QuietClock() as clock:
             started = clock()
             emulator.stop()
-            assert [pid for pid in members if is_running(pid)] == []
+            assert [pid for pid in members if is_alive(pid)] == []
             assert clock() - started < 8
 
     def test_orphans_of_a_process_that_was_killed_are_found_too(self, function: Function) -> None:
@@ -200,9 +193,9 @@ class TestStop:
         with pytest.raises(LambdaFailed):
             emulator.invoke({"do": "exit"})
         os.kill(emulator.pid, signal.SIGKILL)
-        assert all(is_running(pid) for pid in orphans)
+        assert all(is_alive(pid) for pid in orphans)
         emulator.stop()
-        assert not any(is_running(pid) for pid in orphans)
+        assert not any(is_alive(pid) for pid in orphans)
 
     def test_twice_is_once(self, function: Function) -> None:
         emulator = function()

@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from tests.unit.picture_files import png_chunk
+
 SAVED = Path(__file__).parent / "data" / "embedded"
 
 GRAPH: dict[str, Any] = {
@@ -35,11 +37,7 @@ def png(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
     Image.new("RGB", (4, 4)).save(buffer, "PNG")
     plain = buffer.getvalue()
     at = len(plain) - 12 if behind else 33
-    return plain[:at] + b"".join(chunk(*one) for one in chunks) + plain[at:]
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return plain[:at] + b"".join(png_chunk(*one) for one in chunks) + plain[at:]
 
 
 def packed(name: str, text: bytes) -> tuple[bytes, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,12 @@ SOURCE = Path("lambda")
 AWS = ("boto3", "botocore", "aws_lambda_powertools", "mypy_boto3_s3", "awslambdaric", "pydantic")
 
 
-#: What makes a client of AWS, or something that keeps its state there.
-BUILDERS = frozenset(
-    {"s3_client", "sqs_client", "dynamodb_client", "Table", "JobStore", "BatchStore", "AssetStore", "UploadStore"}
-    | {"ApiKeyStore", "ModelStore", "NodeListReader", "NodeListWriter", "Endpoint", "WebhookQueue", "Services"}
-)
+#: What makes a client of AWS. Besides, nobody else builds what keeps its state there: `keepers` finds those classes.
+BUILDERS = frozenset({"s3_client", "sqs_client", "dynamodb_client"})
+#: What a class takes that keeps its state in AWS.
+KEPT_IN = frozenset({"Table", "DynamoDBClient", "SQSClient", "SSMClient", "SageMakerRuntimeClient"})
+#: Where such a class is built as a part of another one of its file.
+PARTS = {"table/jobs.py: Turns", "table/dispatch.py: JobQueue"}
 #: Who may call them, and who asks boto3 for a client.
 WIRING = ("handlers/wiring", "cli/stack.py", "aws/")
 PACKAGE = SOURCE / "comfy_serverless"
@@ -130,11 +132,35 @@ def calls_in(path: Path) -> list[str]:
     return [ast.unparse(function) for function in calls]
 
 
+def classes_in(path: Path) -> dict[str, tuple[set[str], set[str]]]:
+    """The classes of a module: what their constructors take, by type, and their bases."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            taken = [each.annotation for each in node.body if isinstance(each, ast.AnnAssign)]
+            for each in node.body:
+                if isinstance(each, ast.FunctionDef) and each.name == "__init__":
+                    taken += [one.annotation for one in [*each.args.args, *each.args.kwonlyargs] if one.annotation]
+            names = {part.strip() for one in taken for part in ast.unparse(one).split("|")}
+            found[node.name] = (names, {ast.unparse(base) for base in node.bases})
+    return found
+
+
+@functools.cache
+def keepers() -> frozenset[str]:
+    """The classes that take the table or a client, and those that are made of them by inheritance."""
+    classes = {name: each for path in PACKAGE.rglob("*.py") for name, each in classes_in(path).items()}
+    found = {name for name, (taken, _) in classes.items() if taken & KEPT_IN}
+    found |= {name for name, (_, bases) in classes.items() if bases & found}
+    return frozenset(found)
+
+
 def builds(call: str) -> bool:
-    return call.startswith("boto3.") or call.rpartition(".")[2] in BUILDERS
+    return call.startswith("boto3.") or call.rpartition(".")[2] in BUILDERS | keepers()
 
 
 def test_clients_and_stores_are_built_in_one_place() -> None:
+    assert {"Table", "JobStore", "BatchStore", "AssetStore", "WorkflowStore", "UsageStore", "JobQueue"} <= keepers()
     elsewhere = {
         f"{name}: {call}"
         for path in PACKAGE.rglob("*.py")
@@ -142,8 +168,39 @@ def test_clients_and_stores_are_built_in_one_place() -> None:
         for call in calls_in(path)
         if builds(call)
     }
-    assert not elsewhere
+    assert elsewhere == PARTS
     assert any(builds(call) for call in calls_in(PACKAGE / "handlers" / "wiring.py"))
+
+
+def test_no_client_of_a_function_waits_as_long_as_boto3_does_by_itself() -> None:
+    """A minute for an answer, and four more tries: longer than most invocations. Commands may wait."""
+    without = {
+        f"{path.relative_to(PACKAGE)}: {ast.unparse(node)}"
+        for folder in ("aws", "handlers", "table", "batches")
+        for path in (PACKAGE / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "boto3.client"
+        if "config" not in {keyword.arg for keyword in node.keywords}
+    }
+    assert not without
+
+
+#: What modules ask of the package itself, which loads names of any room: import-linter cannot see where that leads.
+THROUGH_THE_FRONT = {("connector/connector.py", "workflow_here")}
+
+
+def test_no_room_reaches_another_through_the_package_itself() -> None:
+    """The connector alone does, for workflows that are named: `ComfyConnector.run("name")`, in programs of users."""
+    rooms = {path.stem for path in PACKAGE.iterdir()}
+    asked = {
+        (path.relative_to(PACKAGE).as_posix(), name.name)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE.name
+        for name in node.names
+        if name.name not in rooms
+    }
+    assert asked == THROUGH_THE_FRONT
 
 
 def test_no_setting_that_may_be_missing_becomes_the_text_none() -> None:

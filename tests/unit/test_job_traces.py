@@ -19,7 +19,7 @@ from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.settings import Settings
-from comfy_serverless.webhooks.calls import Caller
+from comfy_serverless.webhooks.calls import WebhookCaller
 from comfy_serverless.worker.journal import Journal
 from comfy_serverless.worker.worker import Call, Worker
 from tests.unit.api_world import ApiWorld, api_world
@@ -82,7 +82,7 @@ def call_webhooks(api: ApiWorld) -> list[dict[str, str]]:
         sent.append(headers)
         return 200
 
-    caller = Caller(api.services.jobs, Links(api.s3, 60), None)  # type: ignore[arg-type]
+    caller = WebhookCaller(api.services.jobs, Links(api.s3, 60), None)  # type: ignore[arg-type]
     with patch("comfy_serverless.webhooks.calls.post", post):
         for message in api.messages(api.webhook_queue_url):
             caller.call(message["job"])

@@ -101,6 +101,7 @@ class AssetBody(BaseModel):
     url_expires_at: str
     expires_at: str | None = None
     job_id: str | None = None
+    tags: list[str] | None = None
     sha256: str | None = None
 
 
@@ -347,12 +348,13 @@ def _document(asset: Asset) -> dict[str, Any]:
         url_expires_at=url_expires_at,
         expires_at=moment_text(asset.expires_at) if asset.expires_at else None,
         job_id=asset.job_id,
+        tags=list(asset.tags) or None,
         sha256=str(asset.hash).removeprefix(S3_HASH_PREFIX) if by_s3 else None,
     )
     return {
         name: value
         for name, value in body.model_dump().items()
-        if value is not None or name not in {"created_new", "job_id", "sha256"}
+        if value is not None or name not in {"created_new", "job_id", "tags", "sha256"}
     }
 
 

@@ -25,7 +25,7 @@ TOKEN = "token"  # noqa: S105  (its name)
 LIST_PATH = "/api/v2/events"
 _MAX_TOKEN_CHARACTERS = 500
 _REFUSED = (
-    "the link to these events has expired, or is none of ours for this address: ask for the job (or for /api/v2/me) "
+    "the link to these events has expired, or is not one of ours for this address: ask for the job (or for /api/v2/me) "
     "again, which has a new one, or send `Authorization: Bearer <key>`."
 )
 

@@ -103,7 +103,7 @@ class Seen:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a `Last-Event-ID`; of anything that is none of ours, nothing was seen."""
+        """Read a `Last-Event-ID`; of anything that is not one of ours, nothing was seen."""
         found = _JOB_ID.fullmatch(text) if len(text) <= MAX_ID_CHARACTERS else None
         if found is None:
             return cls()
@@ -164,7 +164,7 @@ class SeenJobs:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a `Last-Event-ID`; of anything that is none of ours, nothing was seen."""
+        """Read a `Last-Event-ID`; of anything that is not one of ours, nothing was seen."""
         if len(text) > MAX_ID_CHARACTERS or not _LIST_ID.fullmatch(text):
             return cls()
         return cls(frozenset(text[at : at + _TAG_CHARACTERS] for at in range(0, len(text), _TAG_CHARACTERS)))

@@ -1,6 +1,6 @@
 """Pages of lists: `limit` and `cursor` of a request, `next_cursor` of an answer.
 
-A cursor says where the page before has ended, and is made up as easily as any other text: what is none of ours is
+A cursor says where the page before has ended, and is made up as easily as any other text: what is not one of ours is
 refused, and what looks like ours shows its caller nothing that another page would not.
 """
 
@@ -61,4 +61,4 @@ def checked_cursor(cursor: str | None, form: re.Pattern[str]) -> str | None:
 
 def bad_cursor(field: str = "next_cursor") -> InvalidCursor:
     """The refusal of a cursor. `field`: where the answer before has it."""
-    return InvalidCursor(f"the cursor is none of ours; send the `{field}` of the page before, unchanged.")
+    return InvalidCursor(f"the cursor is not one of ours; send the `{field}` of the page before, unchanged.")

@@ -21,7 +21,7 @@ from comfy_serverless.errors import ComfyError
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows import checkup, items
 from comfy_serverless.workflows.example import example_of
-from comfy_serverless.workflows.items import Head, VersionRow, Weights
+from comfy_serverless.workflows.items import Head, VersionRow, weights_json
 from comfy_serverless.workflows.renewal import renewed
 from comfy_serverless.workflows.schema import schema_of
 from comfy_serverless.workflows.version import Version
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from comfy_serverless.workflows.pushing import Prepared
 
 OWN, SHARED, IMAGE = "own", "operator", "image"
-
-
-def weights_json(weights: Weights) -> dict[str, int]:
-    """The weights of an alias as JSON has them."""
-    return {str(number): weight for number, weight in sorted(weights.items())}
 
 
 def aliases_json(head: Head) -> dict[str, dict[str, Any]]:

@@ -204,11 +204,11 @@ class Table:
         last_key = answer.get("LastEvaluatedKey")
         return Page(items=_kept(answer["Items"]), last_key=from_item(last_key) if last_key else None)
 
-    def query_all(self, condition: str, values: Mapping[str, Any], *, index: str | None = None) -> Iterator[Item]:
+    def query_all(self, condition: str, values: Mapping[str, Any]) -> Iterator[Item]:
         """All items of a query, page after page."""
         start: Item | None = None
         while True:
-            page = self.query(condition, values, index=index, start=start)
+            page = self.query(condition, values, start=start)
             yield from page.items
             if (start := page.last_key) is None:
                 return

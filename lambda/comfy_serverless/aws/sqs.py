@@ -162,7 +162,7 @@ class WebhookQueue:
 
     @staticmethod
     def job_of(message: str) -> str:
-        """The job that a message is about. Raises ValueError, KeyError or TypeError if the message is none of ours."""
+        """The job that a message is about. Raises ValueError, KeyError or TypeError if it is not one of ours."""
         return str(json.loads(message)["job"])
 
     def send(self, job_id: str) -> None:

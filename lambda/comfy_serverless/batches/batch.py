@@ -38,6 +38,8 @@ class Batch:
         manifest: where our own copy is, which never changes.
         settled: up to here every job has ended, in bytes.
         execution: the newest execution of the state machine that reads it; None if there is none.
+        report: the address of its report, once it has ended.
+        is_failed: whether no line of it was a request (see `BatchStatus.FAILED`).
         wakes: how often its keeper has been woken since it last came.
         counted_at: when its lines were last counted (`batches.progress`).
         counted_before: how many had ended some time before, and when: for the rate.

@@ -43,7 +43,7 @@ class OfOwners:
 
 
 def owned_batch(
-    owner: str, name: str, *, of: str, bucket: str, size_bytes: int = 0, take_from: str | None = None, key_id: str = ""
+    owner: str, name: str, *, of: str, bucket: str, take_from: str | None = None, key_id: str = ""
 ) -> Batch:
     """A new batch of an owner. The same name with the same lines is the same batch, however often it is sent.
 
@@ -60,7 +60,7 @@ def owned_batch(
         name=name,
         source=manifest,
         manifest=manifest,
-        size_bytes=size_bytes,
+        size_bytes=0,  # until its lines are stored
         status=BatchStatus.RUNNING,
         created_at=now_text(),
         take_from=take_from,

@@ -56,18 +56,9 @@ class BatchStore(BatchLists):
         item = self._table.get(batch_pk(plain_manifest(source)), "newest")
         return self.get(str(item["batch"])) if item else None
 
-    def all(self, *, limit: int, before: str | None = None) -> list[Batch]:
-        """The batches that are kept, the newest first. Those of releases that had no such list are not in it.
-
-        Args:
-            before: only batches that are older than this moment (`Batch.created_at`).
-        """
-        page = self._table.query(
-            "#pk = :pk AND #sk < :before",
-            {"pk": ALL, "before": before or "~"},
-            newest_first=True,
-            limit=limit,
-        )
+    def all(self, *, limit: int) -> list[Batch]:
+        """The newest batches that are kept, the newest first. Those of releases that had no such list are not in it."""
+        page = self._table.query("#pk = :pk", {"pk": ALL}, newest_first=True, limit=limit)
         found = self._table.get_all([batch_key(str(item["batch"])) for item in page.items])
         return sorted(map(Batch.from_item, found), key=lambda batch: batch.created_at, reverse=True)
 

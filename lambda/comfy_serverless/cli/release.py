@@ -237,7 +237,7 @@ def _roll_back(releases: Releases, outputs: Mapping[str, str], options: argparse
         if gone.name == changed.now.name:
             break
         say(f"{gone.name} is gone, and was passed over")
-    say(f"{changed.now.name} is live again: within {_SEEN_S} s all jobs go there, and no more to {seen.now.name}.")
+    say(f"{changed.now.name} is live again: within {_SEEN_S} s all jobs go there, and none to {seen.now.name}.")
     tell_broken(workflows_beside(releases, outputs), changed.now)
     _print_live(changed, options)
 
@@ -318,7 +318,7 @@ def _is_changed(one: Standing, live: Live) -> bool:
 def _say_what_to_do(live: Live, standings: Iterable[Standing], stack: str) -> None:
     """Name the releases that nobody goes back to, with the command that deletes each, and those that need a hand.
 
-    One that was announced after the live one was promoted is no old one: it is to be promoted yet.
+    One that was announced after the live one was promoted is not an old one: it is still to be promoted.
     """
     kept = {one.name for one in (live.now, *live.before)}
     for one in standings:

@@ -67,11 +67,11 @@ def _kept(one: Standing, live: Live, stack: str, *, with_previous: bool, now: da
         return "its stack is gone already; it is forgotten by itself"
     if one.release.stack not in {f"{stack}-{kind}-{name}" for kind in _KINDS}:
         named = one_line(one.release.stack) if one.release.stack else "none"
-        return f"the stack that it names ({named}) is none of a release of {stack}: delete it by hand"
+        return f"the stack that it names ({named}) is not a release of {stack}: delete it by hand"
     if name in {before.name for before in live.before} and not with_previous:
         return "a rollback leads to it (--previous takes it, too)"
     if not was_live and one.announced_at > live.now.since:
-        return "it was deployed after the live one was promoted: it is to be promoted yet"
+        return "it was deployed after the live one was promoted: it is still to be promoted"
     if was_live and _is_sent_to(live, now):
         return f"functions may still send jobs to it, {SETTLED_S} s from the last change on"
     if not one.is_empty:

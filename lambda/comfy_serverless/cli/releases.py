@@ -2,7 +2,7 @@
 
 releases/NAME ─┐
 live ──────────┼─► Standing: what there is, what is live, how many jobs wait where
-dispatch ──────┘        └─► one at a time (`table.turn`) ──► live
+dispatch ──────┘        └─► one at a time (`table.one_at_a_time`) ──► live
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.errors import InvalidRequest, InvalidSetting, NotFound
 from comfy_serverless.table.dispatch import TARGET_KNOWN_S, Endpoint, Gated, Queues
 from comfy_serverless.table.live import DEFAULT, NAME, Live, Release, live_parameter
+from comfy_serverless.table.one_at_a_time import one_at_a_time
 from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
-from comfy_serverless.table.turn import turn
 from comfy_serverless.table.workers import Workers
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Releases:
             InvalidRequest: somebody else has changed it since `seen` was read, or it is more than a parameter holds.
                 Nothing is written.
         """
-        with turn(self.table):
+        with one_at_a_time(self.table):
             now = self.live()
             if now != seen:
                 raise InvalidRequest(

@@ -43,22 +43,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Upload the file and print its id. Returns the exit code."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
+    from comfy_serverless.cli.byte_bar import byte_bar
     from comfy_serverless.cli.remote import Api
     from comfy_serverless.cli.uploading import upload_file
 
     api = Api.from_environment()
     naming = {"file_path": options.file_path, "tags": options.tags, "expires_in": options.expires_in}
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
-    console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
+    with byte_bar() as show:
         sent = upload_file(api, options.file, naming=naming, content_type=options.content_type, show=show)
     if options.json:
         print_json(sent.asset)

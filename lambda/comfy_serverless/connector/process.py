@@ -227,10 +227,10 @@ class ComfyProcess:
                     ticks -= sum(map(int, _stat_fields(process / "task" / process.name)[11:13]))
         return ticks / os.sysconf("SC_CLK_TCK")
 
-    def wait_output(self, timeout_s: float = 1.0) -> None:
-        """Wait, after an exit, until everything it wrote has been read."""
+    def wait_output(self) -> None:
+        """Wait, after an exit, until everything it wrote has been read; a second at most."""
         if self._reader is not None:
-            self._reader.join(timeout_s)
+            self._reader.join(1.0)
 
     def stop(self) -> None:
         """Send SIGTERM, then SIGKILL, to the whole group. Returns when none of it is left."""

@@ -196,9 +196,7 @@ def release_version(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:_VERSION_DIGITS]
 
 
-def inputs_sha256(
-    asked: Mapping[str, Any], *, torch_in: str, apt_txt: str, python: str = PYTHON, platform: str = PLATFORM
-) -> str:
+def inputs_sha256(asked: Mapping[str, Any], *, torch_in: str, apt_txt: str) -> str:
     """The SHA-256 of all that a lock is asked for; comments and blank lines of the two files do not count.
 
     Args:
@@ -210,8 +208,8 @@ def inputs_sha256(
         "asked": asked,
         "torch": sorted(lines_of(torch_in)),
         "apt": sorted(lines_of(apt_txt)),
-        "python": python,
-        "platform": platform,
+        "python": PYTHON,
+        "platform": PLATFORM,
     }
     canonical = json.dumps(inputs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()

@@ -12,13 +12,12 @@ from typing import Any
 
 from comfy_serverless.graph.editor_files import nodes_of, values_of
 from comfy_serverless.graph.editor_nodes import subgraphs_in
-from comfy_serverless.graph.nodes import SEED_INPUTS
+from comfy_serverless.graph.nodes import NOTES, SEED_INPUTS
 from comfy_serverless.graph.workflow import draws_seeds, is_to_draw
 from comfy_serverless.graph.wrappers import is_of_editor
 
 #: What stands in a widget after a number that the editor changes by itself; files of 2023 have true or false there.
 _CONTROLS = ("fixed", "increment", "decrement", "randomize")
-_NOTES = frozenset({"Note", "MarkdownNote"})
 
 
 def draws(workflow: Mapping[str, Any]) -> bool:
@@ -63,7 +62,8 @@ def rolls(workflow: Mapping[str, Any], *, replaced: Iterable[str] = ()) -> bool:
     return any(
         count > sum(others[name] for name in _names(node))
         for node in nodes_of(workflow)
-        if node.get("type") not in _NOTES and node.get("type") not in hosts and (count := _rolled_texts(node))
+        if isinstance(kind := node.get("type"), str) and kind not in NOTES and kind not in hosts
+        if (count := _rolled_texts(node))
     )
 
 
@@ -106,6 +106,6 @@ def _may_have_seed(node: Mapping[str, Any]) -> bool:
 
 def _is_called_seed(node: Mapping[str, Any]) -> bool:
     inputs = node.get("inputs")
-    names = {entry.get("name") for entry in inputs if isinstance(entry, Mapping)} if isinstance(inputs, list) else set()
+    entries = (entry for entry in inputs if isinstance(entry, Mapping)) if isinstance(inputs, list) else ()
     named = " ".join(str(node.get(part) or "") for part in ("type", "title")).lower()
-    return not SEED_INPUTS.isdisjoint(name for name in names if isinstance(name, str)) or "seed" in named
+    return any(str(entry.get("name")) in SEED_INPUTS for entry in entries) or "seed" in named

@@ -14,9 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.graph.editor_nodes import graphs_of
 from comfy_serverless.graph.file_inputs import as_address, is_address, scheme_of
+from comfy_serverless.graph.nodes import NOTES
 
-#: Classes whose widgets are notes of people: nothing in them is fetched.
-_NOTES = frozenset({"Note", "MarkdownNote"})
 #: The property of a host with its values for inputs that the editor did not find: they count all the same.
 _UNPLACED = "proxyWidgetErrorQuarantine"
 
@@ -80,7 +79,7 @@ def _with_values(workflow: Mapping[str, Any], change: Callable[[object], object]
         return [changed(part) for part in value] if isinstance(value, list) else change(value)
 
     def of_node(node: object) -> object:
-        if not isinstance(node, Mapping) or node.get("type") in _NOTES:
+        if not isinstance(node, Mapping) or node.get("type") in NOTES:
             return node
         result = dict(node)
         if "widgets_values" in node:

@@ -143,6 +143,19 @@ SMALLEST_GRAPH: Mapping[str, Mapping[str, object]] = {
     "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
 }
 
+#: The editor's own classes of notes, which stand in no graph: texts for people, of which nothing is fetched or drawn.
+NOTE = "Note"
+NOTES = (NOTE, "MarkdownNote")
+#: Classes with a player of sound, and those with a viewer of models, which the editor adds.
+AUDIO_PLAYERS = frozenset(
+    {"LoadAudio", "SaveAudio", "SaveAudioMP3", "SaveAudioOpus", "SaveAudioAdvanced", "PreviewAudio"}
+)
+MODEL_VIEWERS = frozenset({"Preview3D", "SaveGLB"})
+#: Classes that are given pictures of a model, or its camera, as it is seen in the browser.
+RENDERED_IN_BROWSER = frozenset({"Load3D", "Load3DAdvanced"})
+#: Classes of which old files name a sampler as `sample_…`.
+SAMPLERS = frozenset({"KSampler", "KSamplerAdvanced"})
+
 #: Inputs that take the name of a file, in classes that are not in the table.
 FILE_INPUT_NAMES: Mapping[str, Takes] = {
     "image": Takes.IMAGE,

@@ -42,9 +42,9 @@ def _follow_all(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # no
     until = time.monotonic() + max(0.0, left_s - min(RESERVE_S, left_s / 2))
     messages = records_of(event, "aws:sqs")
     if not messages:
-        match event:
-            case {"batch": str(batch_id), "start": int(start)}:  # of the state machine
-                return {"is_read": wiring_ingest.ingest().keeper.read(batch_id, start, until=until)}
+        order = Order.parse(event)
+        if order is not None and order.start is not None and not order.is_resume:  # of the state machine
+            return {"is_read": wiring_ingest.ingest().keeper.read(order.batch_id, order.start, until=until)}
         return {"drops": _take(event, until)}
 
     again.hold(event, left_s=left_s)  # a dropped object has no other trace than its message

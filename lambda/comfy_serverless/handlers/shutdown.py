@@ -27,9 +27,7 @@ class Drains(Protocol):
     def drain(self, *, within_s: float) -> bool: ...
 
 
-def drain_on_sigterm(
-    *, worker: Drains, stop_engine: Callable[[], None], within_s: float = SHUTDOWN_S, leave: Callable[[], None]
-) -> None:
+def drain_on_sigterm(*, worker: Drains, stop_engine: Callable[[], None], leave: Callable[[], None]) -> None:
     """Let SIGTERM end this process in order: jobs finish or are stopped and reported, then ComfyUI ends.
 
     A separate thread does the work, since the main thread may be amid a job. Call this from the main thread.
@@ -42,7 +40,7 @@ def drain_on_sigterm(
     def shut_down() -> None:
         logger.warning("SIGTERM: no more jobs are begun")
         try:
-            if not worker.drain(within_s=within_s - _RESERVE_S):
+            if not worker.drain(within_s=SHUTDOWN_S - _RESERVE_S):
                 logger.error("a job could not be stopped in time, and ends with ComfyUI")
             stop_engine()
             # A job that ended with the engine reports now, and answers are on their way out.

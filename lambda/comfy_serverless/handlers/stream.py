@@ -59,7 +59,7 @@ def serve(api: RuntimeApi, invocation: Invocation) -> None:
     try:
         answer = handler(invocation.event, invocation.deadline_s - time.time())
     except Exception as error:  # noqa: BLE001  (of one invocation: the next one may be good)
-        log.exception("bug: the event is none of a REST API")
+        log.exception("bug: the event is not one of a REST API")
         api.fail(invocation, error)
         return
     try:

@@ -14,12 +14,12 @@ from comfy_serverless.aws.sqs import WebhookQueue, take_each
 from comfy_serverless.handlers import again, wiring
 from comfy_serverless.webhooks.calls import BACKOFF_S
 
-wiring.at_start(wiring.caller)
+wiring.at_start(wiring.webhook_caller)
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
     """Call the webhook of each message; returns which messages must come again."""
-    caller = wiring.caller()
+    caller = wiring.webhook_caller()
 
     def call(message: Mapping[str, Any]) -> bool:
         return caller.call(WebhookQueue.job_of(message["body"]))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from comfy_serverless.table.jobs import JobStore
     from comfy_serverless.table.settlement import Settlement
     from comfy_serverless.table.workers import Workers
-    from comfy_serverless.webhooks.calls import Caller
+    from comfy_serverless.webhooks.calls import WebhookCaller
     from comfy_serverless.workflows.finding import Finder
     from comfy_serverless.workflows.recheck import Recheck
     from comfy_serverless.workflows.store import WorkflowStore
@@ -299,13 +299,13 @@ def gate() -> Gate:
 
 
 @functools.cache
-def caller() -> Caller:
+def webhook_caller() -> WebhookCaller:
     """For `webhooks`: it calls them."""
     from comfy_serverless.fetch.web import Network
     from comfy_serverless.jobs.links import Links
-    from comfy_serverless.webhooks.calls import Caller
+    from comfy_serverless.webhooks.calls import WebhookCaller
 
-    return Caller(jobs(), Links(s3(), settings().link_expiry_s), Network.of(settings()))
+    return WebhookCaller(jobs(), Links(s3(), settings().link_expiry_s), Network.of(settings()))
 
 
 class NamesWhenAsked:

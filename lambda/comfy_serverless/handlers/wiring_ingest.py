@@ -20,6 +20,7 @@ def ingest() -> Drops:
     import boto3
 
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+    from comfy_serverless.aws.sqs import CONFIG
     from comfy_serverless.batches.budgets import BatchBudgets
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.keeper import Keeper
@@ -40,7 +41,7 @@ def ingest() -> Drops:
         s3=wiring.s3(),
         settings=settings,
         output_bucket=output_bucket,
-        step_functions=boto3.client("stepfunctions") if settings.batch_state_machine else None,
+        step_functions=boto3.client("stepfunctions", config=CONFIG) if settings.batch_state_machine else None,
         budgets=BatchBudgets(ApiKeyStore(patient), UsageStore(patient)),
         named=wiring.NamesWhenAsked(_names),
         behind=functools.cache(lambda: _behind(patient)),

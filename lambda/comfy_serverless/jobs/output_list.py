@@ -58,11 +58,11 @@ def read_page(s3: S3Client, address: S3Address, *, start: int, limit: int) -> Pa
                 # We make links to all that it names.
                 named = [output.s3_uri, *([output.thumb_uri] if output.thumb_uri else [])]
                 if not all(uri is not None and uri.startswith(folder) for uri in named):
-                    raise InvalidCursor("the list of outputs names files of others: it is none of ours.")
+                    raise InvalidCursor("the list of outputs names files of others: it is not one of ours.")
                 outputs.append(output)
                 end += len(line)
     except ValidationError as error:
-        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before.") from error
+        raise InvalidCursor("the cursor is not one of ours; send the `next_cursor` of the page before.") from error
     except ClientError as error:
         if error_code(error) not in _BEYOND_THE_END:
             raise
@@ -79,6 +79,6 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
             lines, rest = [*lines, rest], b""
         yield from lines
         if len(rest) > MAX_LINE_BYTES:
-            raise InvalidCursor("the list of outputs has a line that is too long: it is none of ours.")
+            raise InvalidCursor("the list of outputs has a line that is too long: it is not one of ours.")
     if rest:
         yield rest

@@ -68,6 +68,7 @@ class ApiKey:
         budget_nanousd: what its jobs of a month (UTC) may cost, as estimated (`jobs.prices`); None for any sum.
         budget_action: what happens to further jobs then.
         is_admin: whether it may also see everybody's usage, and make and end keys; its partition says it.
+        is_revoked: whether somebody has ended it; the record stays, for lists.
     """
 
     id: str

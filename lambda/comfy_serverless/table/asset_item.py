@@ -22,11 +22,12 @@ class Asset:
 
     Attributes:
         address: where its bytes are: bucket and key, as two columns.
+        file_path: the name under which workflows find it; None for an upload without one.
         hash: `blake3:<hex>`, or `sha256:<hex>` of a large upload; None for an output of a job.
         expires: in seconds since 1970; None for never. The keeper ends an upload, because of its bytes; DynamoDB ends
             an output (`expires`).
         job_id: the job that has made it; None for uploads.
-        tags: the caller's; nothing reads them yet.
+        tags: what its uploader calls it, to be shown again.
         created_new: whether the bytes came with this record, on creation only; no column.
     """
 
@@ -104,7 +105,7 @@ class Asset:
 class Blob:
     """Bytes that an owner has uploaded, once. `references`, how many records there are of them, is counted in place."""
 
-    key: str
+    key: str  # where they are in the assets bucket
     size_bytes: int
     content_type: str = UNKNOWN_TYPE
 

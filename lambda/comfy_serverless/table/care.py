@@ -131,7 +131,7 @@ class Care:
         try:
             standing = ResultFile(self.s3, S3Address.parse(state.result)).read()
         except InvalidRequest:
-            log.exception("what stands in place of the job's result is none", job_id=state.id)
+            log.exception("what stands in the place of the job's result is no result", job_id=state.id)
             return None
         if standing is None:
             return None
@@ -206,8 +206,8 @@ def _lost(state: JobState) -> EngineCrashed:
         why = f"it checks the release {state.release}, and no other may run it"
     if state.runs == 0:
         return EngineCrashed(
-            "no worker has begun the job, and its message is in the queue no more. It cannot be sent again by itself, "
-            f"since {why}: submit it again."
+            "no worker has begun the job, and its message is no longer in the queue. It cannot be sent again by "
+            f"itself, since {why}: submit it again."
         )
     rest = "" if state.is_rerunnable else f"; it cannot be run again by itself, since {why}"
     return EngineCrashed(

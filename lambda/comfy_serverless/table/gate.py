@@ -46,7 +46,12 @@ def places_for(instances: int, *, per_instance: int, is_batch: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The jobs that wait in an endpoint, and when they were sent there, in seconds since 1970."""
+    """The jobs that wait in an endpoint.
+
+    Attributes:
+        sent: when each was sent there, in seconds since 1970.
+        version: counts changes: each is written only over the one that was read.
+    """
 
     sent: Mapping[str, int] = field(default_factory=dict)
     version: int = 0

@@ -158,9 +158,9 @@ class JobEntry:
 class Preview:
     """The newest preview of a job that runs."""
 
-    node_id: str
+    node_id: str  # the node that shows it
     content_type: str
-    data_base64: str
+    data_base64: str  # the picture itself
 
     @classmethod
     def from_item(cls, item: Item) -> Self:

@@ -39,7 +39,14 @@ _UPLOAD = "upload"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """An upload that goes to S3 itself, and is completed afterwards."""
+    """An upload that goes to S3 itself, and is completed afterwards.
+
+    Attributes:
+        naming: what the asset will be called, of which type it is, and when it ends.
+        hash: the hash that was announced; None if none was.
+        expires: when it is forgotten, in seconds since 1970.
+        asset_id: the asset that it has become; None before.
+    """
 
     id: str
     owner: str

@@ -39,14 +39,14 @@ class Asked:
         kinds = tuple(dict.fromkeys(by.split(",")))
         if wrong := [kind for kind in kinds if kind not in KINDS]:
             raise InvalidRequest(
-                f"usage is told by {', '.join(KINDS)}, or by several of them with commas between; not by "
+                f"usage can be asked for by {', '.join(KINDS)}, or by several of them with commas between; not by "
                 f"{wrong[0][:60]!r}."
             )
         today = datetime.now(UTC).date()
         ends = _day("to", last) if last is not None else today
         begins = _day("from", first) if first is not None else min(ends, today).replace(day=1)
         if not timedelta(0) <= ends - begins < timedelta(days=MOST_DAYS):
-            raise InvalidRequest(f"`from` must not be after `to`, and at most {MOST_DAYS} days are told at once.")
+            raise InvalidRequest(f"`from` must not be after `to`, and at most {MOST_DAYS} days are reported at once.")
         return cls(by=kinds, first=begins, last=ends)
 
 

@@ -26,7 +26,7 @@ _GONE = 410
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class WebhookCaller:
     """Calls the webhooks of ended jobs."""
 
     jobs: JobStore

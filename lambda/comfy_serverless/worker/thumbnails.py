@@ -50,7 +50,7 @@ PATIENCE_S, PATIENCE_EACH_S, MOST_PATIENCE_S = 1.0, 0.03, 5.0
 _DECODING_S = 10.0
 #: Decoded at the same time; more are being uploaded meanwhile.
 _CHILDREN, _THREADS = 2, 4
-#: A WebP of 384 x 384 pixels of noise has 60 kB; what is longer is none of ours.
+#: A WebP of 384 x 384 pixels of noise has 60 kB; what is longer is not one of ours.
 _MOST_BYTES = 1 << 20
 _TYPE = "image/webp"
 _PICTURES = frozenset(kind.content_type for kind in TYPES if kind.pillow)

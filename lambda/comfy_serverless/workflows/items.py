@@ -48,7 +48,7 @@ class Alias:
         return cls(weights=_weights(item.get("weights")), before=_weights(item.get("before")))
 
     def to_item(self) -> Item:
-        return {"weights": _named(self.weights), "before": _named(self.before)}
+        return {"weights": weights_json(self.weights), "before": weights_json(self.before)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +80,8 @@ class Move:
     def to_item(self) -> Item:
         return {
             "alias": self.alias,
-            "before": _named(self.before),
-            "after": _named(self.after),
+            "before": weights_json(self.before),
+            "after": weights_json(self.after),
             "by": self.by,
             "at": self.at,
         }
@@ -165,7 +165,10 @@ class VersionRow:
     """A version, without its document.
 
     Attributes:
+        number: from 1 on, in the sort key.
         sha256: of its document, in hex.
+        created_by: the name of the key, or of the person.
+        note: what its author says of it.
         release: the release of workers that it was checked against; "" if none was known.
     """
 
@@ -218,5 +221,6 @@ def _weights(item: object) -> dict[int, int]:
     return {int(number): int(weight) for number, weight in sorted(pairs, key=lambda pair: int(pair[0]))}
 
 
-def _named(weights: Weights) -> dict[str, int]:
+def weights_json(weights: Weights) -> dict[str, int]:
+    """The weights of an alias, as the table and JSON have them: under texts."""
     return {str(number): weight for number, weight in sorted(weights.items())}

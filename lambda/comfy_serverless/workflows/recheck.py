@@ -53,10 +53,12 @@ class Round:
 
     Attributes:
         stamp: what the workers declared, and the files of the image were, when it began.
+        begun: when that was.
         owner, name: whose workflow was examined last, and which.
         versions, breaks: how many were examined, and how many of these would fail.
         tries: how often the step behind this place was begun.
         step: counts writings, so that two functions at once do not do the same.
+        is_over: whether all owners have been gone through.
         last_breaks: how many would fail by the last round that was whole; -1 before there was one.
     """
 
@@ -100,6 +102,7 @@ class Found:
     """What a round has found of an owner's workflows.
 
     Attributes:
+        begun: the beginning of the round, which tells it from others.
         at: when it was written.
         release_version: what the workers' image was built from; "" if that is not known.
         versions: how many were examined; `breaks` of them would fail, and `broken` has the first of these.

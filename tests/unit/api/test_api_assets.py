@@ -152,6 +152,7 @@ def test_every_byte_arrives_as_it_was_sent(api: ApiWorld, content: bytes) -> Non
 @pytest.mark.parametrize("tags", [("a",), ("a", "b", "a")])
 def test_tags_may_be_given_once_or_more_often(api: ApiWorld, tags: tuple[str, ...]) -> None:
     asset = upload(api, tags=tags).json
+    assert asset["tags"] == list(tags)
     item = api.services.table.get(f"asset#{asset['id']}", "asset")
     assert item is not None
     assert item["tags"] == list(tags)

@@ -157,6 +157,6 @@ def test_an_endless_line_in_a_list_is_not_read_to_its_end() -> None:
         def get_object(self, **_: object) -> dict[str, Any]:
             return {"Body": Body()}
 
-    with pytest.raises(InvalidCursor, match="none of ours"):
+    with pytest.raises(InvalidCursor, match="not one of ours"):
         read_page(S3(), S3Address("partner", "job/outputs.jsonl"), start=0, limit=10)  # type: ignore[arg-type]
     assert taken <= MAX_LINE_BYTES + 128 * 1024

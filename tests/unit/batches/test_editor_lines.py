@@ -64,6 +64,8 @@ SAME: dict[str, dict[str, Any]] = {
     "the seed is set": {"workflow": one("KSampler", [-1, "randomize"]), "set": {"4.seed": 5}},
     "a minus one elsewhere": {"workflow": one("CLIPSetLastLayer", [-1])},
     "a minus one by another name": {"workflow": one("Mine", {"stop": -1})},
+    "a class that is no text": {"workflow": one(["x"], ["{a|b}", -1])},  # type: ignore[arg-type]
+    "an input whose name is no text": {"workflow": one("Mine", [-1], inputs=[{"name": ["seed"]}])},
     "in API format they are plain texts": {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "{a|b}"}}},
 }
 

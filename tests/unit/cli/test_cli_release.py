@@ -17,7 +17,7 @@ from comfy_serverless.cli import release_prune, releases
 from comfy_serverless.cli.main import main
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import JobError, JobStatus
-from comfy_serverless.table import turn as turns
+from comfy_serverless.table import one_at_a_time
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.live import DEFAULT, Live
@@ -215,12 +215,12 @@ def test_two_who_promote_do_not_undo_each_other(world: World, told: Callable[...
 
 
 def test_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "ASK_EVERY_S", 0.01)
+    monkeypatch.setattr(one_at_a_time, "ASK_EVERY_S", 0.01)
     order: list[str] = []
     has_it, may_end = threading.Event(), threading.Event()
 
     def first() -> None:
-        with turns.turn(world.table):
+        with one_at_a_time.one_at_a_time(world.table):
             has_it.set()
             may_end.wait(PATIENCE_S)
             order.append("first")
@@ -229,24 +229,24 @@ def test_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     thread.start()
     assert has_it.wait(PATIENCE_S)
     threading.Timer(0.2, may_end.set).start()
-    with turns.turn(world.table):
+    with one_at_a_time.one_at_a_time(world.table):
         order.append("second")
     thread.join()
     assert order == ["first", "second"]
 
 
 def test_a_turn_of_somebody_who_died_is_over_some_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "TURN_S", -2)
-    assert turns._take(world.table, "dead")
-    with turns.turn(world.table):
-        assert world.table.get(turns.PK, turns.SK) is not None
-    assert world.table.get(turns.PK, turns.SK) is None
+    monkeypatch.setattr(one_at_a_time, "HELD_S", -2)
+    assert one_at_a_time._take(world.table, "dead")
+    with one_at_a_time.one_at_a_time(world.table):
+        assert world.table.get(one_at_a_time.PK, one_at_a_time.SK) is not None
+    assert world.table.get(one_at_a_time.PK, one_at_a_time.SK) is None
 
 
 def test_a_turn_is_ours_although_only_the_first_answer_was_lost(world: World) -> None:
-    assert turns._take(world.table, "me")
-    assert turns._take(world.table, "me")
-    assert not turns._take(world.table, "another")
+    assert one_at_a_time._take(world.table, "me")
+    assert one_at_a_time._take(world.table, "me")
+    assert not one_at_a_time._take(world.table, "another")
 
 
 def test_what_waits_in_the_stacks_own_queue_of_batches_counts(
@@ -465,7 +465,7 @@ def test_one_with_jobs_one_just_left_and_one_to_be_promoted_stay(
     assert kept == {
         "one": "jobs are still in it (1 wait, 0 run)",
         "two": None,
-        "four": "it was deployed after the live one was promoted: it is to be promoted yet",
+        "four": "it was deployed after the live one was promoted: it is still to be promoted",
     }
 
 
@@ -493,7 +493,7 @@ def test_a_stack_that_is_none_of_a_release_is_never_deleted(
     text = json.dumps({**fields, "stack": STACK})
     world.ssm.put_parameter(Name=path, Value=text, Type="String", Overwrite=True)
     printed, _ = told("prune", "--delete", "--yes", "--previous")
-    assert "the stack that it names (mine) is none of a release of mine: delete it by hand" in printed
+    assert "the stack that it names (mine) is not a release of mine: delete it by hand" in printed
     assert STACK in world.stacks()
 
 

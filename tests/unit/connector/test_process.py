@@ -19,7 +19,7 @@ import pytest
 from comfy_serverless.connector.ports import ReservedPort, find_available_port
 from comfy_serverless.connector.process import ComfyProcess, ProcessState, _stop_at_exit
 from comfy_serverless.errors import EngineUnavailable
-from tests.patience import PATIENCE_S, QuietClock, wait_until
+from tests.patience import PATIENCE_S, QuietClock, is_alive, wait_until
 
 SERVER = """
     import socket, sys, time
@@ -46,13 +46,6 @@ def process(script: str, *arguments: str, first_port: int = 19188) -> Iterator[C
         yield comfy
     finally:
         comfy.stop()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_it_is_ready_when_it_answers() -> None:

@@ -35,3 +35,10 @@ def test_no_target_leaves_a_test_of_its_folders_out() -> None:
         recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
         assert recipe is not None
         assert not re.search(r" -(k|m) |--ignore|--deselect", recipe[1])
+
+
+def test_the_table_of_contributing_names_every_target() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):.*?## ", MAKEFILE, re.MULTILINE)) - {"help", "clean"}
+    assert targets
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert {target for target in targets if not re.search(rf"`make {target}\b[^-]", table)} == set()

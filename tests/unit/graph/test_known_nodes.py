@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ import pytest
 
 from comfy_serverless.graph.file_inputs import OWN_FOLDER, folder_for, own_folders, takes_file
 from comfy_serverless.graph.nodes import (
+    AUDIO_PLAYERS,
     DROPPED_IMAGE_LOADER,
     FILE_INPUT_NAMES,
     IMAGE_JOINER,
     IMAGE_LOADERS,
     IMAGE_SAVER,
+    MODEL_VIEWERS,
     NODES,
+    NOTES,
     PREFIX,
+    RENDERED_IN_BROWSER,
+    SAMPLERS,
     SMALLEST_GRAPH,
     Takes,
     known,
@@ -152,3 +158,38 @@ def test_files_go_where_a_loader_looks() -> None:
     assert folder_for("SomeLoader") == ""
     assert folder_for("PreviewImage") == ""
     assert own_folders() == [f"3d/{OWN_FOLDER}", OWN_FOLDER]
+
+
+#: Where a class is named besides: what the editor does with it is code, or it is only the end of other names.
+NAMED_BESIDES = {
+    ("graph/convert/packs.py", "CustomCombo"),
+    ("graph/convert/packs.py", "PreviewAny"),
+    ("workflows/input_nodes.py", "ImageBatch"),
+}
+
+
+def named_classes(source: str, classes: Collection[str]) -> set[str]:
+    """The classes that a module names, but for those of nodes in a graph that it writes out."""
+    tree = ast.parse(source)
+    in_graphs = {
+        value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant) and key.value == "class_type"
+    }
+    texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in in_graphs)
+    return {node.value for node in texts if isinstance(node.value, str) and node.value in classes}
+
+
+def test_what_is_known_of_a_class_stands_in_the_table_alone() -> None:
+    package = Path("lambda/comfy_serverless")
+    classes = {name for recording in RECORDINGS.values() for name in recording} | {*NODES, *NOTES}
+    classes |= AUDIO_PLAYERS | MODEL_VIEWERS | RENDERED_IN_BROWSER | SAMPLERS
+    found = {
+        (path.relative_to(package).as_posix(), name)
+        for path in package.rglob("*.py")
+        for name in named_classes(path.read_text(encoding="utf-8"), classes)
+    }
+    assert {(path, name) for path, name in found if path != "graph/nodes.py"} == NAMED_BESIDES
+    assert named_classes('X = ("KSampler", {"class_type": "SaveImage"})', classes) == {"KSampler"}

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.graph.chance import draws
+from comfy_serverless.graph.editor_files import nodes_of, without_addresses
 from comfy_serverless.graph.needs import needs_of, sources_in
 from comfy_serverless.graph.needs.editor import MAX_NODES
 from comfy_serverless.graph.needs.models import MOST_MODELS
+from comfy_serverless.graph.wrappers import is_of_editor
 from tests.patience import PATIENCE_S
 from tests.unit.editor_samples import SUBGRAPH, node, saved
 from tests.unit.needs_samples import OBJECT_INFO, entry, loader, with_checkpoint, with_subgraph
@@ -142,6 +145,21 @@ def test_a_file_with_anything_in_any_place_is_no_failure_of_ours(sample: int) ->
                 if not isinstance(workflow.get("nodes"), list):
                     continue  # it is none of the editor's any more
                 raise AssertionError(workflow) from refused
+
+
+@pytest.mark.parametrize("sample", range(len(samples())))
+def test_whether_such_a_file_draws_or_fetches_anything_is_told(sample: int) -> None:
+    random = Random(sample)
+    for _ in range(150):
+        workflow = deepcopy(samples()[sample])
+        for within, key in random.sample(places(workflow), 2):
+            within[key] = deepcopy(random.choice(JUNK))
+        if not is_of_editor(workflow):
+            continue  # as another file it is checked before
+        for each in list(nodes_of(workflow)):  # what only nodes with a seed of -1, or a text to roll, are asked for
+            each["widgets_values"] = [-1, "{red|blue}"]
+        assert draws(workflow) in (True, False)
+        json.dumps(without_addresses(workflow, ["https://host.example/a.png"]))
 
 
 @pytest.mark.parametrize("spec", JUNK, ids=repr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -244,6 +245,20 @@ def test_every_column_of_a_job_says_what_it_is() -> None:
         assert re.search(r"  # [\w`].{10}", line), f"{column.name} has no comment"
     assert set(STORED) == {column.name for column in fields(JobItem)}
     assert len(set(STORED.values())) == len(STORED)
+
+
+#: Columns whose names say all, in any item.
+PLAIN = {"id", "owner", "name", "created_at", "updated_at", "size_bytes", "content_type", "status"}
+
+
+@pytest.mark.parametrize(
+    "of", [Asset, Blob, ApiKey, Upload, Batch, Range, Webhook, Turn, Places, Head, VersionRow, Found, Round, Preview]
+)
+def test_every_column_of_other_items_says_what_it_is(of: type[Any]) -> None:
+    lines, text = inspect.getsource(of).splitlines(), (inspect.getdoc(of) or "").partition("Attributes:")[2]
+    for column in {field.name for field in fields(of)} - PLAIN:
+        (line,) = [line for line in lines if line.startswith(f"    {column}: ")]
+        assert re.search(r"  # .{10}", line) or re.search(rf"\b{column}\b", text), f"{column} is not explained"
 
 
 def test_no_item_leaves_the_rooms_that_know_its_columns() -> None:

@@ -374,3 +374,15 @@ def test_the_repository_keeps_what_the_worker_image_needs_of_comfyui_and_nothing
     listed = ["git", "-C", str(ROOT), "check-ignore", "--no-index"]
     assert subprocess.run([*listed, "comfyui/start.sh"], capture_output=True, check=False).returncode == 1
     assert subprocess.run([*listed, "comfyui/main.py"], capture_output=True, check=False).returncode == 0
+
+
+def test_the_page_about_the_stack_names_every_function_and_parameter() -> None:
+    text = (ROOT / "docs" / "deploy-lambda.md").read_text(encoding="utf-8").partition("## The stack\n")[2]
+    functions, parameters = (
+        set(re.findall(r"`(\w+)`", text.partition(start)[2].partition(end)[0]))
+        for start, end in (("- the functions", "\n- buckets"), ("\nParameters: ", "What each means"))
+    )
+    assert {f"{name.capitalize()}Function" for name in functions - {"LiveEvents"}} == set(
+        of_type("AWS::Serverless::Function")
+    )
+    assert parameters == set(TEMPLATE["Parameters"])

@@ -52,7 +52,7 @@ NEEDS = {
     ),
     "McpFunction": ("wiring_api.services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
     "OutcomeFunction": ("wiring.settlement", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
-    "WebhookFunction": ("wiring.caller", ["JOBS_TABLE"]),
+    "WebhookFunction": ("wiring.webhook_caller", ["JOBS_TABLE"]),
     "GenerateFunction": ("wiring_worker.journal", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
     "EventsFunction": ("wiring_api.event_streams", ["JOBS_TABLE"]),
 }

@@ -98,8 +98,8 @@ class World:
         self.use(Network(allow_private=True, allow_own_host=True))
 
     def use(self, network: Network) -> None:
-        caller = calls.Caller(self.jobs, Links(s3.s3_client(), 60), network)
-        self.patch.setattr(wiring, "caller", lambda: caller)
+        caller = calls.WebhookCaller(self.jobs, Links(s3.s3_client(), 60), network)
+        self.patch.setattr(wiring, "webhook_caller", lambda: caller)
         self.patch.setattr(wiring, "sqs", lambda: self.queue)
 
     def ended(self, url: str, *, job_id: str = "job-1", secret: str = SECRET) -> str:

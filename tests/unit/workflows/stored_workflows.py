@@ -10,6 +10,7 @@ from typing import Any
 
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.workflows.finding import Finder
+from comfy_serverless.workflows.items import Head
 from comfy_serverless.workflows.schema import InputCheck
 from comfy_serverless.workflows.store import Pushed, WorkflowStore
 from comfy_serverless.workflows.version import NamedInput, Version
@@ -76,3 +77,13 @@ def stored() -> Iterator[World]:
     """The world, from `with` to the end of the block."""
     with aws() as session:
         yield World(session)
+
+
+def text_of(found: Version) -> str:
+    return str(found.graph["6"]["inputs"]["text"])
+
+
+def head_of(world: World, name: str, owner: str = "alice") -> Head:
+    head = world.store.head(owner, name)
+    assert head is not None
+    return head

@@ -19,10 +19,9 @@ from comfy_serverless.errors import (
     WorkflowChanged,
 )
 from comfy_serverless.workflows import items
-from comfy_serverless.workflows.items import Head, Weights, partition_of
+from comfy_serverless.workflows.items import Weights, partition_of
 from comfy_serverless.workflows.pick import are_same
-from comfy_serverless.workflows.version import Version
-from tests.unit.workflows.stored_workflows import World, stored
+from tests.unit.workflows.stored_workflows import World, head_of, stored, text_of
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +29,6 @@ def shared() -> Iterator[World]:
     """One world: tests take names, or owners, of their own."""
     with stored() as world:
         yield world
-
-
-def text_of(found: Version) -> str:
-    return str(found.graph["6"]["inputs"]["text"])
-
-
-def head_of(world: World, name: str, owner: str = "alice") -> Head:
-    head = world.store.head(owner, name)
-    assert head is not None
-    return head
 
 
 def moved(world: World, name: str, *, versions: int = 4) -> str:

@@ -24,9 +24,9 @@ from comfy_serverless.errors import (
     WorkflowChanged,
 )
 from comfy_serverless.workflows import changes, store
-from comfy_serverless.workflows.items import Head, key_of, partition_of
+from comfy_serverless.workflows.items import key_of, partition_of
 from comfy_serverless.workflows.version import Version
-from tests.unit.workflows.stored_workflows import BUCKET, World, stored, version
+from tests.unit.workflows.stored_workflows import BUCKET, World, head_of, stored, text_of, version
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +34,6 @@ def shared() -> Iterator[World]:
     """One world: tests take names, or owners, of their own."""
     with stored() as world:
         yield world
-
-
-def text_of(found: Version) -> str:
-    return str(found.graph["6"]["inputs"]["text"])
-
-
-def head_of(world: World, name: str, owner: str = "alice") -> Head:
-    head = world.store.head(owner, name)
-    assert head is not None
-    return head
 
 
 # Pushing.

@@ -79,7 +79,7 @@ def cursor_after(last: str) -> str:
 
 
 def workflow_before(cursor: str) -> str:
-    """The name of the workflow that a page begins after. Raises InvalidCursor for a text that is none of ours."""
+    """The name of the workflow that a page begins after. Raises InvalidCursor for a text that is not one of ours."""
     mark, _, last = cursor_text(cursor).partition(":")
     if mark != "after" or (last and not NAME.fullmatch(last)):
         raise bad_cursor("nextCursor")

@@ -161,7 +161,7 @@ def _is_our_sheet(file: Path) -> bool:
 
 
 def _occupied(file: Path) -> InvalidRequest:
-    return InvalidRequest(f"{file} is there, and none that `batch sheet` has drawn: move it, or give another --out.")
+    return InvalidRequest(f"{file} is there, and was not drawn by `batch sheet`: move it, or give another --out.")
 
 
 def _replace(target: Path, content: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +12,14 @@ from typing import IO, Final
 
 from comfy_serverless.errors import EngineUnavailable
 from comfy_serverless.observability import log
+from comfy_serverless.retry import attempts
 
 #: How often whoever waits is told that it goes on, in seconds.
 TOLD_EVERY_S: Final = 0.5
 #: How long the client of the engine may take to go, and the engine to remove a container.
 _GONE_WITHIN_S, _REMOVED_WITHIN_S = 5.0, 60.0
 #: One that is being made when its client goes may be there a moment later.
-_TRIES, _BETWEEN_S = 3, 1.0
+_BETWEEN_S: Final = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,7 @@ def _end(client: subprocess.Popen[str]) -> None:
 
 def _remove(name: str) -> None:
     said = ""
-    for attempt in range(_TRIES):
-        time.sleep(_BETWEEN_S if attempt else 0.0)
+    for _ in attempts(_BETWEEN_S):
         try:
             done = subprocess.run(
                 ("docker", "rm", "--force", name),

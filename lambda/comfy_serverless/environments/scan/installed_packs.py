@@ -182,7 +182,7 @@ def _of_git(path: Path, checkout: Checkout, local: FoundPack, found: Found) -> F
     if had_secret:
         found.remarks.append(f"{path.name}: the name or password in its remote's address is not taken over")
     if not address or rules.repository(address):
-        why = f"its remote {address!r} is none that others reach" if address else "it has no remote"
+        why = f"its remote {address!r} is not one that others reach" if address else "it has no remote"
         found.remarks.append(f"{path.name}: {why}: it is taken as a folder of this machine")
         return local
     if checkout.is_changed:

@@ -7,15 +7,14 @@ from typing import Any
 from comfy_serverless.graph.convert.declared import Declared
 from comfy_serverless.graph.convert.numbers import is_number
 from comfy_serverless.graph.convert.values import Filled
+from comfy_serverless.graph.nodes import RENDERED_IN_BROWSER
 
-#: Classes that are given pictures of a model, or its camera, as it is seen in the browser.
-_RENDERED = ("Load3D", "Load3DAdvanced")
 _MADE_BY = {"WEBCAM": "a camera", "AUDIO_RECORD": "a microphone"}
 
 
 def maker(class_type: str, entry: Declared) -> str | None:
     """What in a browser makes the value of an input, if there is no other way to have it; None if there is one."""
-    if entry.kind == "LOAD_3D" and class_type in _RENDERED:
+    if entry.kind == "LOAD_3D" and class_type in RENDERED_IN_BROWSER:
         return "the view of the model"
     return _MADE_BY.get(entry.kind or "")
 

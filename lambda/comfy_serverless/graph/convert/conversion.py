@@ -85,7 +85,7 @@ def understood(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> t
     """A workflow of the editor, read, with all its ids and with the values of its subgraphs. Raises as `convert`."""
     findings = Findings()
     if not is_editor_format(workflow):
-        findings.refuse("malformed", "it has no list of nodes, so it is none of the editor's")
+        findings.refuse("malformed", "it has no list of nodes, so it is not one that the editor saved")
         findings.raise_if_refused()
     scene = Scene(read(workflow, findings), Declarations(object_info), findings)
     findings.raise_if_refused()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.graph.convert.reading import type_name
+from comfy_serverless.graph.nodes import AUDIO_PLAYERS, MODEL_VIEWERS
 from comfy_serverless.graph.undeclared import is_stand_in
 
 COMBO = "COMBO"
@@ -28,11 +29,6 @@ WIDGET_TYPES = frozenset({
     "UPLOAD_BUTTON", "AUDIO_PLAYER", "VIEWER",
 })  # fmt: skip
 _PICTURE_UPLOADS = ("image_upload", "video_upload", "animated_image_upload")
-#: Classes with a player of sound, and those with a viewer of models, which the editor adds.
-_AUDIO_PLAYERS = frozenset(
-    {"LoadAudio", "SaveAudio", "SaveAudioMP3", "SaveAudioOpus", "SaveAudioAdvanced", "PreviewAudio"}
-)
-_MODEL_VIEWERS = frozenset({"Preview3D", "SaveGLB"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,11 +182,11 @@ def _with_added(class_name: str, inputs: list[Declared]) -> list[Declared]:
     required = [entry for entry in inputs if entry.is_required]
     if any(entry.type == COMBO and any(map(entry.options.get, _PICTURE_UPLOADS)) for entry in required):
         added.append(_of_editor("upload", "UPLOAD_BUTTON", "IMAGEUPLOAD"))
-    if class_name in _AUDIO_PLAYERS:
+    if class_name in AUDIO_PLAYERS:
         added.append(_of_editor("audioUI", "AUDIO_PLAYER", "AUDIO_UI"))
     if any(entry.name == "audio" and entry.options.get("audio_upload") is True for entry in required):
         added.append(_of_editor("upload", "UPLOAD_BUTTON", "AUDIOUPLOAD"))
-    if class_name in _MODEL_VIEWERS:
+    if class_name in MODEL_VIEWERS:
         added.append(_of_editor("image", "VIEWER", "PREVIEW_3D"))
     return [*inputs, *added]
 

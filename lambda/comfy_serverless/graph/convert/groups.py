@@ -18,6 +18,7 @@ from comfy_serverless.graph.convert.reading import MOST_LINKS, MOST_PORTS, read_
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.values import filled
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, VIRTUAL, group_name
+from comfy_serverless.graph.nodes import NOTE
 from comfy_serverless.graph.workflow import count_values
 
 #: Groups within groups, and the parts of all groups together, once for each instance.
@@ -99,7 +100,7 @@ class _Group:
         self.nodes: list[Node] = []
         for at, entry in enumerate(_list(raw.get("nodes"))):
             node = read_node(entry, f"{instance.id}:{at}", findings)
-            self.nodes.append(node or Node(f"{instance.id}:{at}", "Note"))
+            self.nodes.append(node or Node(f"{instance.id}:{at}", NOTE))
         self.links = [link for entry in _list(raw.get("links")) if (link := self._link(entry)) is not None]
         self.external = {
             (number, entry[1])

@@ -18,8 +18,8 @@ from comfy_serverless.graph.convert.model import LinkId, Node, Socket
 from comfy_serverless.graph.convert.numbers import as_javascript
 from comfy_serverless.graph.convert.told import CONTROL, is_editors_own, told_control, told_values
 from comfy_serverless.graph.convert.widgets import NOTHING, Place, chosen_option, first_choice, left_of_first, places
+from comfy_serverless.graph.nodes import SAMPLERS
 
-_SAMPLERS = ("KSampler", "KSamplerAdvanced")
 _OLD_SAMPLER_PREFIX = "sample_"
 
 
@@ -331,5 +331,5 @@ def _repair(class_type: str, result: Filled) -> None:
             widget.value = as_javascript(widget.value)
         elif entry.kind == "STRING" and widget.value is None and entry.options.get("multiline"):
             widget.value = ""
-        elif name == "sampler_name" and class_type in _SAMPLERS and isinstance(widget.value, str):
+        elif name == "sampler_name" and class_type in SAMPLERS and isinstance(widget.value, str):
             widget.value = widget.value.removeprefix(_OLD_SAMPLER_PREFIX)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_serverless.graph.convert.model import Node
+from comfy_serverless.graph.nodes import NOTES
 
 PRIMITIVE, GET, SET = "PrimitiveNode", "GetNode", "SetNode"
-_OF_EDITOR = frozenset({PRIMITIVE, "Reroute", "Note", "MarkdownNote"})
+_OF_EDITOR = frozenset({PRIMITIVE, "Reroute", *NOTES})
 _OF_KJNODES = frozenset({GET, SET})
 #: The effect of the switches among them is in the modes that the file has of other nodes.
 _OF_RGTHREE = frozenset(

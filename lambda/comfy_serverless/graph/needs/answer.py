@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -115,9 +115,13 @@ def _with_pack(node: dict[str, Any]) -> dict[str, Any]:
     return {**node, "node_ids": list(node["node_ids"]), "pack": pack and _without_blanks(pack)}
 
 
-def _without_blanks(document: Mapping[str, Any], *, kept: Iterable[str] = ("name", "input_name")) -> dict[str, Any]:
+#: A name that is blank says that there is none, and not that it is unknown.
+_MAY_BE_BLANK = ("name", "input_name")
+
+
+def _without_blanks(document: Mapping[str, Any]) -> dict[str, Any]:
     """The same with null for what is not known."""
     return {
-        name: list(value) if isinstance(value, tuple) else None if value == "" and name not in kept else value
+        name: list(value) if isinstance(value, tuple) else None if value == "" and name not in _MAY_BE_BLANK else value
         for name, value in document.items()
     }

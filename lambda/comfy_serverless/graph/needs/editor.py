@@ -27,7 +27,7 @@ from comfy_serverless.graph.editor_nodes import (
     walk,
 )
 from comfy_serverless.graph.needs.answer import Pack
-from comfy_serverless.graph.nodes import MODEL_INPUTS
+from comfy_serverless.graph.nodes import MODEL_INPUTS, NOTES
 from comfy_serverless.graph.workflow import MAX_DEPTH, count_values, is_shallow
 
 #: The most nodes, those inside subgraphs counted once for each host.
@@ -105,7 +105,7 @@ class EditorFile:
             text
             for graph in around
             for node in mappings(graph.get("nodes"))
-            if node.get("type") in ("Note", "MarkdownNote")
+            if node.get("type") in NOTES
             for _, text in texts_in(node.get("widgets_values"), "")
         )
 

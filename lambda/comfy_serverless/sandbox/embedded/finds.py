@@ -83,11 +83,11 @@ class Finds:
         if is_pair and len(name) <= 100:
             self.add(decoded(name), value)
 
-    def unpacked(self, content: bytes, *, wbits: int = zlib.MAX_WBITS) -> bytes:
+    def unpacked(self, content: bytes) -> bytes:
         """What zlib has packed, as far as it is whole. Raises Refused for more than is looked at."""
         left = MOST_TEXT_BYTES - self._bytes
         try:
-            result = zlib.decompressobj(wbits).decompress(content, max(1, min(left, 4 * MOST_KEPT_CHARACTERS)))
+            result = zlib.decompressobj().decompress(content, max(1, min(left, 4 * MOST_KEPT_CHARACTERS)))
         except zlib.error:
             return b""
         self.spend(len(result))

@@ -33,9 +33,9 @@ class _Flags(NamedTuple):
 _FLAGS = {3: _Flags(0x80, 0, 0, 0x20, 0x40), 4: _Flags(0x08, 0x02, 0x01, 0x40, 0x04)}
 
 
-def length_of_id3(window: Window, offset: int = 0) -> int:
+def length_of_id3(window: Window) -> int:
     """The bytes of an ID3v2 tag with its head; 0 if there is none."""
-    head = window.read(offset, _HEAD_BYTES)
+    head = window.read(0, _HEAD_BYTES)
     if not head.startswith(HEAD) or len(head) < _HEAD_BYTES:
         return 0
     return _HEAD_BYTES + _seven_bits(head[6:])

@@ -14,6 +14,7 @@ from comfy_serverless.cli.batches.check import LocalFiles, Workflows, check
 from comfy_serverless.cli.batches.each import manifest_for, path_from
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound
 from comfy_serverless.jobs.lines import lines_of
+from tests.unit.picture_files import png_chunk
 
 GRAPH: dict[str, Any] = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.jpg"}, "_meta": {"title": "Photo"}},
@@ -120,13 +121,10 @@ def test_an_address_of_several_nodes_is_told(capsys: pytest.CaptureFixture[str])
 
 
 def png(**texts: object) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    named = [chunk(b"tEXt", name.encode() + b"\0" + json.dumps(text).encode()) for name, text in texts.items()]
+    named = [png_chunk(b"tEXt", name.encode() + b"\0" + json.dumps(text).encode()) for name, text in texts.items()]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        [chunk(b"IHDR", header), *named, chunk(b"IDAT", zlib.compress(b"\0\0")), chunk(b"IEND", b"")]
+        [png_chunk(b"IHDR", header), *named, png_chunk(b"IDAT", zlib.compress(b"\0\0")), png_chunk(b"IEND", b"")]
     )
 
 

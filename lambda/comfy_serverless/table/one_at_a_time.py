@@ -1,4 +1,4 @@
-"""One at a time: who changes which release is live holds a turn in the table. SSM itself has no conditional write."""
+"""One at a time: who changes which release is live holds the only place in the table. SSM has no conditional write."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from comfy_serverless.aws.dynamodb import NOT_THERE, ConditionFailed, Table, delete_write, not_there, now_s
 from comfy_serverless.errors import UpstreamError
 
-#: How long a turn lasts at most, in seconds: of a holder that has died, another has it then.
-TURN_S = 60
-#: How long somebody waits for theirs, and how often they ask, in seconds.
+#: How long a place is held at most, in seconds: that of a holder who has died is another's then.
+HELD_S = 60
+#: How long somebody waits for the place, and how often they ask, in seconds.
 WAIT_S, ASK_EVERY_S = 75.0, 0.5
-PK, SK = "live", "turn"
+PK, SK = "live", "turn"  # as releases before have it
 
 
 @contextmanager
-def turn(table: Table) -> Iterator[None]:
-    """Hold the turn for the block.
+def one_at_a_time(table: Table) -> Iterator[None]:
+    """Hold the place for the block.
 
     Raises:
         UpstreamError: others have held it for the whole time.
@@ -37,7 +37,7 @@ def turn(table: Table) -> Iterator[None]:
 
 
 def _take(table: Table, holder: str) -> bool:
-    item = {"pk": PK, "sk": SK, "holder": holder, "expires": now_s() + TURN_S}
+    item = {"pk": PK, "sk": SK, "holder": holder, "expires": now_s() + HELD_S}
     try:
         # It is ours already if only the first answer was lost.
         table.put(item, condition=f"{NOT_THERE} OR #holder = :me", values={**not_there(), "me": holder})
@@ -50,4 +50,4 @@ def _give_back(table: Table, holder: str) -> None:
     try:
         table.transact([delete_write(PK, SK, condition="#holder = :me", values={"me": holder})])
     except ConditionFailed:
-        return  # it took longer than a turn, and is another's by now
+        return  # it took too long, and the place is another's by now
