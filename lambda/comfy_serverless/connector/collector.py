@@ -92,7 +92,7 @@ class OutputCollector:
         elif fact.kind == "execution_cached":
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
         elif fact.kind == "executed" and isinstance(fact.data.get("output"), Mapping):
-            places = places_in(fact.data["output"])
+            places = places_in(fact.data["output"]) if self._files.must_ask else []
             self._files.knows(places)  # of all at once, though they are taken one after the other
             self._waiting.append((fact.data, places))
         self._take_known()

@@ -49,7 +49,7 @@ class LocalFiles(MadeFiles):
     ) -> None:
         self._folders = {kind: str(folder) for kind, folder in folders.items() if kind in ("output", "temp")}
         self.remembered = remembered
-        self.finds_late = keep_in is not None
+        self.finds_late, self.must_ask = keep_in is not None, False
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
         self._view = view
         self._keep_in = keep_in
@@ -103,7 +103,7 @@ class LocalFiles(MadeFiles):
                 self.remembered.numbers.append(number)
 
     def knows(self, places: Collection[Place]) -> bool:  # noqa: ARG002  (as all)
-        """See MadeFiles. It looks."""
+        """See MadeFiles."""
         return True
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:

@@ -65,11 +65,13 @@ class MadeFiles(Protocol):
         remembered: what the runs of the engine share.
         nothing: what a node that has left nothing has not left, in words.
         finds_late: whether a file that no node names is found although it comes after the run's end.
+        must_ask: whether `claim` may have to wait for an answer; if not, it just looks.
     """
 
     remembered: Remembered
     nothing: str
     finds_late: bool
+    must_ask: bool
 
     def begin(self, at_s: float) -> None:
         """Note when ComfyUI began to execute the run, in seconds since the epoch, by its clock."""

@@ -39,7 +39,7 @@ class RemoteFiles(MadeFiles):
     ) -> None:
         self._changed_at = changed_at
         self.remembered = remembered
-        self.finds_late = False
+        self.finds_late, self.must_ask = False, True
         self.nothing = "it has shown nothing, and what it may have saved is on ComfyUI's machine"
         self._view = view
         self._is_apart = is_apart

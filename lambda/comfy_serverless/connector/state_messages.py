@@ -24,20 +24,25 @@ _value_at = json.JSONDecoder().raw_decode
 
 
 class StateMessages:
-    """Reads the messages of one websocket, in the order in which they come."""
+    """Reads the messages of one websocket, in the order in which they come.
 
-    def __init__(self) -> None:
+    Args:
+        least_bytes: shorter ones are left: to parse them again is quicker than to look for what has changed.
+    """
+
+    def __init__(self, *, least_bytes: int = 4096) -> None:
+        self._least_bytes = least_bytes
         self._text = ""
         #: Of the last message: the nodes, and where each of them ends in its text.
         self._nodes: dict[str, dict[str, Any]] = {}
         self._ends: list[int] = []
 
     def read(self, payload: bytes) -> dict[str, Any] | None:
-        """The message, as `json.loads` has it; None if it is none of these, or in another form.
+        """The message, as `json.loads` has it; None if it is none of these, short, or in another form.
 
         Raises ValueError if it is no JSON.
         """
-        if not payload.startswith(_BEGINNING):
+        if len(payload) < self._least_bytes or not payload.startswith(_BEGINNING):
             return None
         text = payload.decode("utf-8", "surrogatepass")
         head = _HEAD.match(text)
