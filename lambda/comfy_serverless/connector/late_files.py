@@ -217,11 +217,14 @@ class LateFiles:
         return []
 
     def _make_room(self, kept_before: Iterable[Path]) -> None:
-        """Remove the oldest of what is kept, so that it is not too much; never what was moved last."""
-        size_bytes = 0
+        """Remove the oldest of what is kept, so that it is not too much.
+
+        What was moved last may be a file that the operator has just put there: it stays while as much again is free.
+        """
+        size_bytes, free_bytes = 0, shutil.disk_usage(self._keep_in).free
         for path in self._kept():
             size_bytes += _size_bytes(path)
-            if size_bytes > MAX_KEPT_BYTES and path in kept_before:
+            if size_bytes > MAX_KEPT_BYTES and (path in kept_before or size_bytes > free_bytes):
                 with suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

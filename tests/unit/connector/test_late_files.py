@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -279,6 +280,15 @@ def test_folders_that_cannot_be_cleared_are_given_to_no_job(world: World, monkey
             with pytest.raises(OSError, match="Input/output"):
                 world.turn("bob")
     world.turn("bob")
+
+
+def test_what_was_moved_last_does_not_fill_the_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late_files, "MAX_KEPT_BYTES", 10)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=50))
+    world.turn("alice")
+    world.write("input/film.mp4", content="x" * 100)
+    world.turn("bob")
+    assert world.kept() == []
 
 
 def test_what_was_moved_last_is_kept_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
