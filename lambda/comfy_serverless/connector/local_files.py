@@ -279,7 +279,7 @@ class LocalFiles(MadeFiles):
             return None  # a folder on its way has become a link, which may lead anywhere
         is_link = not stat.S_ISREG(state.st_mode)
         if is_link or self._was_there(path, state):
-            if is_link or state.st_nlink > 1:
+            if (is_link or state.st_nlink > 1) and not self.remembered.had_name(path):
                 self._states[path] = state  # a name without a file of the run, which goes with those of the run
             return None
         place, kept = self._place(path), Path(path)

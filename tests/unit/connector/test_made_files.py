@@ -782,3 +782,21 @@ def test_what_is_kept_in_folders_that_nobody_may_change_is_removed_all_the_same(
     assert calls == [0o500, 0o700]
     assert not kept.exists()
     own.close()
+
+
+def test_names_that_were_there_stay_when_a_file_gets_another_one(engine: Engine) -> None:
+    (engine.folders["output"] / "link").symlink_to(engine.home / ".env")
+    engine.remembered = Remembered({kind: engine.folders[kind] for kind in ("output", "temp")})
+    before = engine.names()
+    time.sleep(0.03)
+    run = engine.run()
+    for name in ("output/stolen.png", "output/kept/deep/stolen.png"):
+        os.link(engine.home / "output/old.png", engine.home / name)
+    os.link(engine.home / "temp/old.png", engine.home / "backup.png")  # by the operator, who keeps one
+    os.utime(engine.folders["output"] / "link", follow_symlinks=False)
+    engine.write("output/fox.png", "temp/fox.png")
+    assert run.claim(output("old.png"), cached=False) is None
+    assert run.claim(output("stolen.png"), cached=False) is None
+    assert {file.place.name for file in run.unclaimed()} == {"fox.png"}
+    run.leave()
+    assert engine.names() == before | {"backup.png"}
