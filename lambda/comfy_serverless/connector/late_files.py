@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from comfy_serverless.connector.births import birth_s
-from comfy_serverless.connector.made_files import TICK_S, Remembered
+from comfy_serverless.connector.made_files import TICK_S, WRITTEN, Remembered
 from comfy_serverless.connector.real_paths import make_writable
 from comfy_serverless.connector.standing import Standing
 from comfy_serverless.graph.file_inputs import own_folders
@@ -68,7 +68,7 @@ class LateFiles:
         """Note whose runs begin now; if the last ones were another's, what is there of those is moved out."""
         whose = hashlib.sha256(owner.encode()).hexdigest()[:32]
         last = self._last()
-        roots = [folders[kind] for kind in ("output", "temp")]
+        roots = [folders[kind] for kind in WRITTEN if kind in folders]
         if self._standing is None:
             self._standing = self._what_stands(folders["input"].resolve(), last, roots)
         if last is not None and last.owner == whose:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from comfy_serverless.connector.births import birth_s
-from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, Made, MadeFiles, Place, Remembered, View
+from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, WRITTEN, Made, MadeFiles, Place, Remembered, View
 from comfy_serverless.connector.real_paths import folder_below, path_below, real_folder, way_below
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class LocalFiles(MadeFiles):
     def __init__(
         self, folders: Mapping[str, Path], remembered: Remembered, *, view: View, keep_in: Path | None = None
     ) -> None:
-        self._folders = {kind: str(folder) for kind, folder in folders.items() if kind in ("output", "temp")}
+        self._folders = {kind: str(folder) for kind, folder in folders.items() if kind in WRITTEN}
         self.remembered = remembered
         self.finds_late = keep_in is not None
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"

@@ -35,6 +35,8 @@ _MAX_REMEMBERED = 10_000
 _MAX_SPANS = 100
 #: The folder, below ComfyUI's output and temp folders, that the folders of runs apart are in.
 JOBS_FOLDER = "comfy-serverless"
+#: The folders of ComfyUI's that nodes write into, by their types. Not every engine has all.
+WRITTEN = ("output", "temp", "datasets")
 
 View = Callable[[str, str, str], BinaryIO]
 

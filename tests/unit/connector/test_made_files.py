@@ -800,3 +800,16 @@ def test_names_that_were_there_stay_when_a_file_gets_another_one(engine: Engine)
     assert {file.place.name for file in run.unclaimed()} == {"fox.png"}
     run.leave()
     assert engine.names() == before | {"backup.png"}
+
+
+def test_sets_to_train_with_are_made_and_leave_as_other_files(engine: Engine) -> None:
+    engine.folders["datasets"] = engine.home / "datasets"  # ComfyUI makes it with the first one
+    run = engine.run("job-1")
+    engine.write("datasets/comfy-serverless/job-1/fox/shard_0000.pkl", "datasets/of-a-pack/shard_0000.pkl")
+    assert {(file.place.folder_type, file.place.subfolder) for file in run.unclaimed()} == {
+        ("datasets", "comfy-serverless/job-1/fox"),
+        ("datasets", "of-a-pack"),
+    }
+    run.leave()
+    assert {name for name in engine.names() - engine.before if not name.endswith("/")} == set()
+    assert not (engine.home / "datasets/comfy-serverless/job-1").exists()
