@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.contract.engines import REAL_COMFYUI
 from tests.contract.saver_nodes import BREAKS, CACHES, SAVES, TRICKS, content_of
 from tests.contract.shared_worker import SharedWorker
+from tests.contract.tiny_models import CHECKPOINT
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +157,23 @@ def test_a_folder_that_a_node_takes_away_is_there_for_the_next_job(worker: Share
         shutil.move(worker.base / "gone" / Path(name).name, worker.base / name)
     shutil.rmtree(worker.base / "gone")
     assert left <= before, "the next owner's job would find it"
+
+
+@pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine has no such class")
+def test_a_set_to_train_with_is_delivered_and_leaves_nothing(worker: SharedWorker) -> None:
+    if not worker.connector.declarations(["SaveTrainingDataset"])["SaveTrainingDataset"]:
+        pytest.skip("this ComfyUI has no SaveTrainingDataset")
+    graph = {
+        "c": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": Path(CHECKPOINT).name}},
+        "t": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["c", 1]}},
+        "l": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "1": {
+            "class_type": "SaveTrainingDataset",
+            "inputs": {"latents": ["l", 0], "conditioning": ["t", 0], "folder_name": "fox", "shard_size": 10},
+        },
+    }
+    outcome, made = worker.contents(graph, owner="alice")
+    assert outcome.error is None
+    assert sorted(made) == ["1/metadata.json", "1/shard_0000.pkl"]
+    assert worker.files("datasets") == set()
+    assert "fox" not in str(worker.connector.declarations(["LoadTrainingDataset"]))

@@ -22,7 +22,7 @@ from comfy_serverless.connector.folders import EngineFolders, are_here, names_be
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.launch import choose_engine, folders_of
 from comfy_serverless.connector.local_files import LocalFiles
-from comfy_serverless.connector.made_files import MadeFiles, Remembered
+from comfy_serverless.connector.made_files import WRITTEN, MadeFiles, Remembered
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.remote_files import RemoteFiles, changed_at
 from comfy_serverless.connector.server import Server
@@ -126,7 +126,7 @@ class Engine(EngineDeclares):
         return self.folder("input")
 
     def folder(self, folder_type: str) -> Path | None:
-        """Its folder on this machine for files of a type ("input", "output", "temp")."""
+        """Its folder on this machine for files of a type ("input", "output", …)."""
         folder = self._folders.get(folder_type)
         return folder if folder is not None and folder.is_dir() else None
 
@@ -286,7 +286,7 @@ class Engine(EngineDeclares):
 
     def file_names(self) -> frozenset[str]:
         """The names of the files in its folders, below the folder and alone, as far as they are on this machine."""
-        folders = filter(None, map(self.folder, ("input", "output", "temp")))
+        folders = filter(None, map(self.folder, ("input", *WRITTEN)))
         return frozenset(name for folder in folders for name in names_below(folder))
 
     def close(self) -> None:
@@ -368,7 +368,7 @@ class Engine(EngineDeclares):
         if self._own_folders is not None and self._folders:
             self._own_folders.follow(self._folders)
         self._declared = {}
-        self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
+        self._remembered = Remembered({kind: folder for kind, folder in self._folders.items() if kind in WRITTEN})
         self.silent_classes = SilentClasses()
         self._greeted_generation = self.starts
         logger.info("%s answers at %s", self.name, self.server)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from comfy_serverless import locks
 from comfy_serverless.connector.late_files import LateFiles
-from comfy_serverless.connector.made_files import JOBS_FOLDER
+from comfy_serverless.connector.made_files import JOBS_FOLDER, WRITTEN
 from comfy_serverless.connector.real_paths import make_writable
 from comfy_serverless.graph.file_inputs import own_folders
 
@@ -242,10 +242,13 @@ class EngineFolders:
         self._remove_ours()
 
     def _remove_ours(self) -> None:
-        for kind in ("output", "temp"):
-            for folder in _folders_in(self._folders[kind] / JOBS_FOLDER):
+        for written in self._written():
+            for folder in _folders_in(written / JOBS_FOLDER):
                 if folder.name in self._runs:
                     _remove_tree(folder)
+
+    def _written(self) -> list[Path]:
+        return [self._folders[kind] for kind in WRITTEN if kind in self._folders]
 
     def _sweep(self) -> None:
         """Remove what processes that are gone have left: files of jobs that they had in hand."""
@@ -258,18 +261,19 @@ class EngineFolders:
             if life is None:
                 continue
             for run in _folders_in(kept / "runs"):
-                for kind in ("output", "temp"):
-                    _remove_tree(self._folders[kind] / JOBS_FOLDER / run.name)
+                for written in self._written():
+                    _remove_tree(written / JOBS_FOLDER / run.name)
             _remove_tree(kept)
             os.close(life)
 
 
 _LIFE = "life"
+_ALWAYS_THERE = ("input", "output")
 
 
 def _states(folders: Mapping[str, Path]) -> dict[str, os.stat_result]:
-    """What to make folders like: those that there always are. ComfyUI makes its temp folder when it needs it."""
-    return {kind: folder.stat() for kind, folder in folders.items() if kind != "temp" and folder.is_dir()}
+    """What to make folders like: those that there always are. ComfyUI makes the others when it needs them."""
+    return {kind: folder.stat() for kind, folder in folders.items() if kind in _ALWAYS_THERE and folder.is_dir()}
 
 
 def place_file(source: Path, name: str, *, subfolder: str, folder: Path) -> bool:

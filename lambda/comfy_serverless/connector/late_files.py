@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from comfy_serverless.connector.births import birth_s
-from comfy_serverless.connector.made_files import TICK_S, Remembered
+from comfy_serverless.connector.made_files import TICK_S, WRITTEN, Remembered
 from comfy_serverless.connector.real_paths import make_writable
 from comfy_serverless.connector.standing import Standing
 from comfy_serverless.graph.file_inputs import own_folders
@@ -68,7 +68,7 @@ class LateFiles:
         """Note whose runs begin now; if the last ones were another's, what is there of those is moved out."""
         whose = hashlib.sha256(owner.encode()).hexdigest()[:32]
         last = self._last()
-        roots = [folders[kind] for kind in ("output", "temp")]
+        roots = [folders[kind] for kind in WRITTEN if kind in folders]
         if self._standing is None:
             self._standing = self._what_stands(folders["input"].resolve(), last, roots)
         if last is not None and last.owner == whose:
@@ -217,11 +217,14 @@ class LateFiles:
         return []
 
     def _make_room(self, kept_before: Iterable[Path]) -> None:
-        """Remove the oldest of what is kept, so that it is not too much; never what was moved last."""
-        size_bytes = 0
+        """Remove the oldest of what is kept, so that it is not too much.
+
+        What was moved last may be a file that the operator has just put there: it stays while as much again is free.
+        """
+        size_bytes, free_bytes = 0, shutil.disk_usage(self._keep_in).free
         for path in self._kept():
             size_bytes += _size_bytes(path)
-            if size_bytes > MAX_KEPT_BYTES and path in kept_before:
+            if size_bytes > MAX_KEPT_BYTES and (path in kept_before or size_bytes > free_bytes):
                 with suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

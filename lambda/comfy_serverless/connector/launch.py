@@ -89,6 +89,8 @@ def folders_of(stats: Mapping[str, Any], cwd: Path) -> dict[str, Path]:
         "output": flags.get("--output-directory", base / "output"),
         # ComfyUI makes a folder `temp` inside the given one; the given one may hold anything.
         "temp": temp / "temp",
+        # Sets that nodes save to train with are beside them (0.33.0); no argument says where.
+        "datasets": base / "datasets",
     }
 
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from comfy_serverless.connector.births import birth_s
-from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, Made, MadeFiles, Place, Remembered, View
+from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, WRITTEN, Made, MadeFiles, Place, Remembered, View
 from comfy_serverless.connector.real_paths import folder_below, path_below, real_folder, way_below
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class LocalFiles(MadeFiles):
     def __init__(
         self, folders: Mapping[str, Path], remembered: Remembered, *, view: View, keep_in: Path | None = None
     ) -> None:
-        self._folders = {kind: str(folder) for kind, folder in folders.items() if kind in ("output", "temp")}
+        self._folders = {kind: str(folder) for kind, folder in folders.items() if kind in WRITTEN}
         self.remembered = remembered
         self.finds_late, self.must_ask = keep_in is not None, False
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
@@ -283,7 +283,7 @@ class LocalFiles(MadeFiles):
             return None  # a folder on its way has become a link, which may lead anywhere
         is_link = not stat.S_ISREG(state.st_mode)
         if is_link or self._was_there(path, state):
-            if is_link or state.st_nlink > 1:
+            if (is_link or state.st_nlink > 1) and not self.remembered.had_name(path):
                 self._states[path] = state  # a name without a file of the run, which goes with those of the run
             return None
         place, kept = self._place(path), Path(path)

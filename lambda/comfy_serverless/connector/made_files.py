@@ -16,6 +16,8 @@ import os
 import stat
 import threading
 import time
+from array import array
+from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,6 +35,8 @@ _MAX_REMEMBERED = 10_000
 _MAX_SPANS = 100
 #: The folder, below ComfyUI's output and temp folders, that the folders of runs apart are in.
 JOBS_FOLDER = "comfy-serverless"
+#: The folders of ComfyUI's that nodes write into, by their types. Not every engine has all.
+WRITTEN = ("output", "temp", "datasets")
 
 View = Callable[[str, str, str], BinaryIO]
 
@@ -122,8 +126,17 @@ class Remembered:
         self.runs = 0
         self.spans: OrderedDict[object, tuple[float, float]] = OrderedDict()
         self.numbers: deque[float] = deque([-1.0], maxlen=_MAX_SPANS)
+        #: Those of the files that were there when the engine had started, as numbers: there can be very many.
+        self._names = array("q")
+        names: list[int] = []
         for folder in (folders or {}).values():
-            self.changed_files(str(folder), since_s=math.inf, seen=self.folders)
+            self.changed_files(str(folder), since_s=math.inf, seen=self.folders, names=names)
+        self._names.extend(sorted(names))
+
+    def had_name(self, path: str) -> bool:
+        """Whether there was a file of this path when the engine had started."""
+        place = bisect_left(self._names, hash(path))
+        return place < len(self._names) and self._names[place] == hash(path)
 
     def note_span(self, run: object, began_s: float, ended_s: float) -> None:
         """Note when a run has executed."""
@@ -149,7 +162,7 @@ class Remembered:
             self.refused.update(places)
 
     def changed_files(
-        self, folder: str, *, since_s: float, seen: set[str] | None = None
+        self, folder: str, *, since_s: float, seen: set[str] | None = None, names: list[int] | None = None
     ) -> list[tuple[str, os.stat_result]]:
         """The paths of files and links below a folder that have come into it since then, in seconds since the epoch.
 
@@ -158,6 +171,7 @@ class Remembered:
 
         Args:
             seen: the folders are added to it.
+            names: the paths of all files in folders that are read are added to it, as numbers.
         """
         found: list[tuple[str, os.stat_result]] = []
         pending = [folder]
@@ -173,6 +187,8 @@ class Remembered:
                 if is_changed or known is None or known[0] != changed_ns:
                     with os.scandir(directory) as entries:
                         subfolders, files = _folders_and_files(entries)
+                    if names is not None:
+                        names += [hash(file.path) for file in files]
                     if is_changed:
                         found += _changed(files, since_s)
                     known = changed_ns, subfolders

@@ -57,7 +57,7 @@ class Output:
         index: position among this node's outputs, from 0.
         name: file name; texts and frames get one.
         subfolder: folder below the engine's output (or temp) folder, "" for none.
-        folder_type: "output" or "temp"; "" for an output that never was a file.
+        folder_type: "output", "temp" or "datasets"; "" for an output that never was a file.
         path: the file, if the engine's folders are on this machine.
         cached: whether it comes from an earlier prompt because nothing had changed.
     """

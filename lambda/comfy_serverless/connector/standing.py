@@ -88,12 +88,21 @@ class Standing:
             for entry in entries:
                 is_folder = entry.is_dir(follow_symlinks=False)
                 mark = _mark(entry.inode(), is_folder=is_folder)
-                stands = self._entries.get(entry.path) == mark or self._is_renamed(entry.path, mark)
+                was = self._entries.get(entry.path)
+                stands = was == mark or self._is_the_same(entry.path, was, mark) or self._is_renamed(entry.path, mark)
                 if not stands and not (is_folder and entry.path in self._come_and_go):
                     others.append(entry.path)
                 elif is_folder:
                     subfolders.append(entry.path)
         return others, tuple(subfolders)
+
+    def _is_the_same(self, path: str, was: int | None, mark: int) -> bool:
+        """Whether what has a name still has it, by another inode: some file systems of virtual machines change them."""
+        if was is None or (was ^ mark) & 1:
+            return False
+        with suppress(FileNotFoundError):
+            return bool(mark & 1) or os.lstat(path).st_ctime < self._noted_s - TICK_S
+        return False
 
     def _is_renamed(self, path: str, mark: int) -> bool:
         """Whether what stands by another name has this one now: no second name, and no new file with its inode."""

@@ -8,10 +8,11 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from comfy_serverless.connector import late_files
+from comfy_serverless.connector import late_files, standing
 from comfy_serverless.connector.folders import EngineFolders, beside
 
 
@@ -230,11 +231,11 @@ def test_long_after_a_process_has_died_what_came_since_is_the_operators(world: W
     time.sleep(0.1)
     world.write("input/his.png")
     root = beside(world.folders["output"])
-    monkey_now = time.time() + 2 * late_files._UNHEARD_S
+    now_s = time.time() + 2 * late_files._UNHEARD_S
     os.utime(root / "owner.json", (died_at, died_at))
     dead, world.held = world.held, EngineFolders(world.folders)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(late_files.time, "time", lambda: monkey_now)
+        patch.setattr(time, "time", lambda: now_s)
         assert world.turn("bob") == before | {"input/his.png"}
     dead.close()
 
@@ -279,6 +280,15 @@ def test_folders_that_cannot_be_cleared_are_given_to_no_job(world: World, monkey
             with pytest.raises(OSError, match="Input/output"):
                 world.turn("bob")
     world.turn("bob")
+
+
+def test_what_was_moved_last_does_not_fill_the_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late_files, "MAX_KEPT_BYTES", 10)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=50))
+    world.turn("alice")
+    world.write("input/film.mp4", content="x" * 100)
+    world.turn("bob")
+    assert world.kept() == []
 
 
 def test_what_was_moved_last_is_kept_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,3 +353,16 @@ def test_our_own_folder_in_the_input_folder_can_be_used_by_the_next_owner(world:
     (world.base / "input/comfy-serverless").chmod(0)
     assert "input/comfy-serverless/mask.png" not in world.turn("bob")
     assert (world.base / "input/comfy-serverless").stat().st_mode & 0o700 == 0o700
+
+
+def test_operators_files_stay_where_inodes_do_not_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.write("input/deep/mine.png")
+    time.sleep(0.12)
+    before = world.turn("alice")
+    mark = standing._mark
+    monkeypatch.setattr(standing, "_mark", lambda inode, *, is_folder: mark(inode + 1, is_folder=is_folder))
+    for name in ("mask.png", "deep/mask.png"):
+        world.write(f"input/{name}")
+    world.write("input/other.png", content="alice's")
+    (world.base / "input/other.png").replace(world.base / "input/mine.png")
+    assert world.turn("bob") == before - {"input/mine.png"}

@@ -782,3 +782,34 @@ def test_what_is_kept_in_folders_that_nobody_may_change_is_removed_all_the_same(
     assert calls == [0o500, 0o700]
     assert not kept.exists()
     own.close()
+
+
+def test_names_that_were_there_stay_when_a_file_gets_another_one(engine: Engine) -> None:
+    (engine.folders["output"] / "link").symlink_to(engine.home / ".env")
+    engine.remembered = Remembered({kind: engine.folders[kind] for kind in ("output", "temp")})
+    before = engine.names()
+    time.sleep(0.03)
+    run = engine.run()
+    for name in ("output/stolen.png", "output/kept/deep/stolen.png"):
+        os.link(engine.home / "output/old.png", engine.home / name)
+    os.link(engine.home / "temp/old.png", engine.home / "backup.png")  # by the operator, who keeps one
+    os.utime(engine.folders["output"] / "link", follow_symlinks=False)
+    engine.write("output/fox.png", "temp/fox.png")
+    assert run.claim(output("old.png"), cached=False) is None
+    assert run.claim(output("stolen.png"), cached=False) is None
+    assert {file.place.name for file in run.unclaimed()} == {"fox.png"}
+    run.leave()
+    assert engine.names() == before | {"backup.png"}
+
+
+def test_sets_to_train_with_are_made_and_leave_as_other_files(engine: Engine) -> None:
+    engine.folders["datasets"] = engine.home / "datasets"  # ComfyUI makes it with the first one
+    run = engine.run("job-1")
+    engine.write("datasets/comfy-serverless/job-1/fox/shard_0000.pkl", "datasets/of-a-pack/shard_0000.pkl")
+    assert {(file.place.folder_type, file.place.subfolder) for file in run.unclaimed()} == {
+        ("datasets", "comfy-serverless/job-1/fox"),
+        ("datasets", "of-a-pack"),
+    }
+    run.leave()
+    assert {name for name in engine.names() - engine.before if not name.endswith("/")} == set()
+    assert not (engine.home / "datasets/comfy-serverless/job-1").exists()
