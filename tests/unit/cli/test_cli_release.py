@@ -23,6 +23,7 @@ from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.live import DEFAULT, Live
 from tests.patience import PATIENCE_S
 from tests.unit.jobs_table import REGION, aws, create_table
+from tests.unit.table_clock import TableClock
 
 STACK = "mine"
 #: None of these checks hangs for the half hour that one may take.
@@ -236,10 +237,15 @@ def test_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_turn_of_somebody_who_died_is_over_some_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "TURN_S", -2)
+    clock = TableClock(monkeypatch)
     assert turns._take(world.table, "dead")
+    clock.later(turns.TURN_S - 1)
+    assert not turns._take(world.table, "another")
+    clock.later(1)
     with turns.turn(world.table):
-        assert world.table.get(turns.PK, turns.SK) is not None
+        held = world.table.get(turns.PK, turns.SK)
+        assert held is not None
+        assert held["holder"] != "dead"
     assert world.table.get(turns.PK, turns.SK) is None
 
 
