@@ -120,8 +120,9 @@ def test_keys_are_forgotten_by_the_table_and_by_a_process(table: Table, clock: T
         keys.today()
         clock.later(86_400)
     assert sorted(keys._known) == ["2026-12-03", "2026-12-04"]
-    item: Any = table.get(key_pk("2026-11-30"), "key")
-    assert item["expires"] == datetime(2026, 12, 3, tzinfo=UTC).timestamp()
+    assert table.get(key_pk("2026-11-30"), "key") is None
+    item: Any = table.get(key_pk("2026-12-03"), "key")
+    assert item["expires"] == datetime(2026, 12, 6, tzinfo=UTC).timestamp()
 
 
 def test_many_processes_that_begin_a_day_have_one_key(table: Table) -> None:

@@ -23,6 +23,7 @@ from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.live import DEFAULT, Live
 from tests.patience import PATIENCE_S
 from tests.unit.jobs_table import REGION, aws, create_table
+from tests.unit.table_clock import TableClock
 
 STACK = "mine"
 #: None of these checks hangs for the half hour that one may take.
@@ -236,10 +237,15 @@ def test_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_turn_of_somebody_who_died_is_over_some_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_at_a_time, "HELD_S", -2)
+    clock = TableClock(monkeypatch)
     assert one_at_a_time._take(world.table, "dead")
+    clock.later(one_at_a_time.HELD_S - 1)
+    assert not one_at_a_time._take(world.table, "another")
+    clock.later(1)
     with one_at_a_time.one_at_a_time(world.table):
-        assert world.table.get(one_at_a_time.PK, one_at_a_time.SK) is not None
+        held = world.table.get(one_at_a_time.PK, one_at_a_time.SK)
+        assert held is not None
+        assert held["holder"] != "dead"
     assert world.table.get(one_at_a_time.PK, one_at_a_time.SK) is None
 
 
