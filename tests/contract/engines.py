@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from tests.contract.packs_of_engine import fill_custom_nodes
+from tests.patience import PATIENCE_S
 
 REAL_COMFYUI = os.environ.get("COMFYUI_DIR")
 #: The releases whose conversations are recorded, newest first: the embedded engine speaks as each of them.
@@ -71,18 +72,18 @@ class EngineProcess:
 
     def reset(self) -> None:
         """Bring it back to its first state, as far as a client can see."""
-        self._session.post(f"{self.url}/queue", json={"clear": True}, timeout=30)
+        self._session.post(f"{self.url}/queue", json={"clear": True}, timeout=PATIENCE_S)
         self.interrupt_until_idle()
-        self._session.post(f"{self.url}/free", json={"free_memory": True}, timeout=30)
-        self._session.post(f"{self.url}/history", json={"clear": True}, timeout=30)
+        self._session.post(f"{self.url}/free", json={"free_memory": True}, timeout=PATIENCE_S)
+        self._session.post(f"{self.url}/history", json={"clear": True}, timeout=PATIENCE_S)
         for name in ("input", "output", "temp"):
             shutil.rmtree(self.folder(name), ignore_errors=True)
             self.folder(name).mkdir()
         time.sleep(0.1)  # the worker acts on /free without saying when
 
     def interrupt_until_idle(self) -> None:
-        while self._session.get(f"{self.url}/prompt", timeout=30).json()["exec_info"]["queue_remaining"]:
-            self._session.post(f"{self.url}/interrupt", timeout=30)
+        while self._session.get(f"{self.url}/prompt", timeout=PATIENCE_S).json()["exec_info"]["queue_remaining"]:
+            self._session.post(f"{self.url}/interrupt", timeout=PATIENCE_S)
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -95,7 +96,7 @@ class EngineProcess:
         deadline = time.monotonic() + START_PATIENCE_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                self._session.get(f"{self.url}/prompt", timeout=30).raise_for_status()
+                self._session.get(f"{self.url}/prompt", timeout=PATIENCE_S).raise_for_status()
             except requests.RequestException:
                 time.sleep(0.01)
             else:

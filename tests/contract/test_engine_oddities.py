@@ -23,6 +23,7 @@ from comfy_lite.node import Directories, NodeResult, NodeType
 from comfy_lite.releases import NEWEST
 from comfy_lite.run import Engine, Interrupts
 from tests.contract.engines import EngineProcess
+from tests.patience import PATIENCE_S
 
 EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 1, "color": 255}}
 SHOW = {"class_type": "PreviewAny", "inputs": {"source": "a"}}
@@ -34,7 +35,7 @@ def save(source: str, **inputs: Any) -> dict[str, Any]:
 
 
 def submit(engine: EngineProcess, prompt: dict[str, Any], **body: Any) -> str:
-    answer = requests.post(f"{engine.url}/prompt", json={"prompt": prompt, **body}, timeout=30)
+    answer = requests.post(f"{engine.url}/prompt", json={"prompt": prompt, **body}, timeout=PATIENCE_S)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["prompt_id"])
 
@@ -44,7 +45,7 @@ def run(engine: EngineProcess, prompt: dict[str, Any], **body: Any) -> dict[str,
     prompt_id = submit(engine, prompt, **body)
     deadline = time.monotonic() + FINISH_TIMEOUT_S
     while time.monotonic() < deadline:
-        history = requests.get(f"{engine.url}/history/{prompt_id}", timeout=30).json()
+        history = requests.get(f"{engine.url}/history/{prompt_id}", timeout=PATIENCE_S).json()
         if history:
             return dict(history[prompt_id])
         time.sleep(0.02)
@@ -59,7 +60,9 @@ def failure(entry: dict[str, Any]) -> dict[str, Any]:
 
 def upload(engine: EngineProcess, route: str = "image", *, content: bytes = b"x", **fields: str) -> requests.Response:
     name = fields.pop("name", "a.png")
-    return requests.post(f"{engine.url}/upload/{route}", files={"image": (name, content)}, data=fields, timeout=30)
+    return requests.post(
+        f"{engine.url}/upload/{route}", files={"image": (name, content)}, data=fields, timeout=PATIENCE_S
+    )
 
 
 def test_a_link_in_an_undeclared_input_fails_its_node(engine: EngineProcess) -> None:
@@ -127,10 +130,12 @@ def test_a_chain_of_900_nodes_is_accepted(engine: EngineProcess) -> None:
 def test_the_history_forgets_only_what_is_named_exactly(engine: EngineProcess) -> None:
     job_id = str(uuid.uuid4())
     run(engine, {"1": SHOW}, prompt_id=job_id)
-    requests.post(f"{engine.url}/history", json={"delete": [42, None, job_id[:-1]]}, timeout=30).raise_for_status()
-    assert requests.get(f"{engine.url}/history/{job_id}", timeout=30).json()
-    requests.post(f"{engine.url}/history", json={"delete": [job_id]}, timeout=30).raise_for_status()
-    assert requests.get(f"{engine.url}/history/{job_id}", timeout=30).json() == {}
+    requests.post(
+        f"{engine.url}/history", json={"delete": [42, None, job_id[:-1]]}, timeout=PATIENCE_S
+    ).raise_for_status()
+    assert requests.get(f"{engine.url}/history/{job_id}", timeout=PATIENCE_S).json()
+    requests.post(f"{engine.url}/history", json={"delete": [job_id]}, timeout=PATIENCE_S).raise_for_status()
+    assert requests.get(f"{engine.url}/history/{job_id}", timeout=PATIENCE_S).json() == {}
 
 
 def test_a_mask_may_name_its_original_with_its_folder(engine: EngineProcess) -> None:
@@ -141,7 +146,7 @@ def test_a_mask_may_name_its_original_with_its_folder(engine: EngineProcess) -> 
     answer = upload(engine, "mask", name="masked.png", content=content.getvalue(), original_ref=reference)
     assert answer.json()["name"] == "masked.png"
     assert (engine.folder("input") / "masked.png").exists()
-    assert requests.get(f"{engine.url}/view?filename=sub/deep.png&type=input", timeout=30).status_code == 404
+    assert requests.get(f"{engine.url}/view?filename=sub/deep.png&type=input", timeout=PATIENCE_S).status_code == 404
 
 
 def test_a_masked_picture_keeps_the_texts_of_its_original(engine: EngineProcess) -> None:
@@ -161,14 +166,14 @@ def test_uploads_that_make_no_sense_are_answered_500(engine: EngineProcess) -> N
     nowhere = json.dumps({"filename": "twice.png", "type": "input", "subfolder": None})
     assert upload(engine, name="folder.png").status_code == 500
     assert upload(engine, "mask", name="m.png", original_ref=nowhere).status_code == 500
-    bogus = requests.post(f"{engine.url}/upload/image", data={"type": "bogus"}, timeout=30)
+    bogus = requests.post(f"{engine.url}/upload/image", data={"type": "bogus"}, timeout=PATIENCE_S)
     assert bogus.status_code == 500
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mkv", "a.glb", "a.png", "a.unknown"])
 def test_a_file_is_sent_with_the_type_this_machine_knows(engine: EngineProcess, name: str) -> None:
     (engine.folder("output") / name).write_bytes(b"x")
-    answer = requests.get(f"{engine.url}/view?filename={name}", timeout=30)
+    answer = requests.get(f"{engine.url}/view?filename={name}", timeout=PATIENCE_S)
     assert answer.headers["Content-Type"] == (mimetypes.guess_type(name)[0] or "application/octet-stream")
 
 
@@ -177,7 +182,9 @@ def test_folders_may_be_given_with_dots(start_engine, tmp_path: Path) -> None:
     engine: EngineProcess = start_engine("--input-directory", str(tmp_path / "x" / ".." / "in"))
     assert upload(engine, subfolder="sub").status_code == 200
     assert (tmp_path / "in" / "sub" / "a.png").read_bytes() == b"x"
-    assert requests.get(f"{engine.url}/view?filename=a.png&subfolder=sub&type=input", timeout=30).content == b"x"
+    assert (
+        requests.get(f"{engine.url}/view?filename=a.png&subfolder=sub&type=input", timeout=PATIENCE_S).content == b"x"
+    )
 
 
 def test_the_history_drops_the_oldest_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +222,7 @@ def test_a_node_cannot_change_what_the_cache_holds(tmp_path: Path) -> None:
 
 
 def test_the_places_of_models_are_told(engine: EngineProcess) -> None:
-    places = requests.get(f"{engine.url}/experiment/models", timeout=30).json()
+    places = requests.get(f"{engine.url}/experiment/models", timeout=PATIENCE_S).json()
     names = [entry["name"] for entry in places]
     assert names[:5] == ["checkpoints", "loras", "vae", "text_encoders", "diffusion_models"]
     assert {"configs", "custom_nodes"}.isdisjoint(names)

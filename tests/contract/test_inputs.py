@@ -27,6 +27,7 @@ from comfy_serverless import ComfyConnector, Output, Settings
 from comfy_serverless.worker.inputs.cache import InputCache
 from comfy_serverless.worker.inputs.fetcher import InputFetcher, PreparedInputs
 from tests.contract.engines import EngineProcess, free_port
+from tests.patience import PATIENCE_S
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))
 real_only = pytest.mark.skipif(not REAL, reason="the embedded engine has image nodes only: COMFYUI_DIR=…")
@@ -282,7 +283,7 @@ class TestCache:
 @real_only
 class TestOtherKinds:
     def test_a_sound_goes_in_and_comes_out(self, connector: ComfyConnector, prepare: Prepare) -> None:
-        if not requests.get(f"{connector.server_address}/object_info/LoadAudio", timeout=30).json():
+        if not requests.get(f"{connector.server_address}/object_info/LoadAudio", timeout=PATIENCE_S).json():
             pytest.skip("this ComfyUI has no LoadAudio: torchaudio is not installed with it")
         file = io.BytesIO()
         with wave.open(file, "wb") as sound:

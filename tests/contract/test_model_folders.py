@@ -13,6 +13,7 @@ import requests
 from comfy_serverless.connector.model_folders import MODEL_FOLDERS
 from comfy_serverless.graph.nodes import MODEL_INPUTS, RENAMED_FOLDERS, declared
 from tests.contract.engines import REAL_COMFYUI, EngineProcess
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine has no folders of models")
 
@@ -40,7 +41,7 @@ def test_every_loader_of_comfyui_is_in_the_table(start_engine: Callable[..., Eng
         json.dumps({"test": {"base_path": str(tmp_path / "models"), **{name: name for name in MODEL_FOLDERS}}})
     )
     engine = start_engine("--extra-model-paths-config", str(config))
-    object_info = requests.get(f"{engine.url}/object_info", timeout=60).json()
+    object_info = requests.get(f"{engine.url}/object_info", timeout=PATIENCE_S).json()
     ours = {
         (class_type, name): folder
         for class_type, inputs in MODEL_INPUTS.items()

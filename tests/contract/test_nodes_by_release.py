@@ -10,6 +10,7 @@ import requests
 
 from comfy_lite.releases import Release
 from tests.contract.engines import EngineProcess
+from tests.patience import PATIENCE_S
 
 FINISH_TIMEOUT_S = 120.0
 
@@ -27,7 +28,7 @@ def save(source: str) -> dict[str, Any]:
 
 
 def submit(engine: EngineProcess, prompt: dict[str, Any]) -> dict[str, Any]:
-    return dict(requests.post(f"{engine.url}/prompt", json={"prompt": prompt}, timeout=30).json())
+    return dict(requests.post(f"{engine.url}/prompt", json={"prompt": prompt}, timeout=PATIENCE_S).json())
 
 
 def run(engine: EngineProcess, prompt: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def run(engine: EngineProcess, prompt: dict[str, Any]) -> dict[str, Any]:
     prompt_id = submit(engine, prompt)["prompt_id"]
     deadline = time.monotonic() + FINISH_TIMEOUT_S
     while time.monotonic() < deadline:
-        history = requests.get(f"{engine.url}/history/{prompt_id}", timeout=30).json()
+        history = requests.get(f"{engine.url}/history/{prompt_id}", timeout=PATIENCE_S).json()
         if history:
             return dict(history[prompt_id])
         time.sleep(0.02)

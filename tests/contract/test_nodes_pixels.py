@@ -25,6 +25,7 @@ from tests.contract.engines import REAL_COMFYUI, EngineProcess, free_port, relea
 from tests.contract.node_cases import CASES, DATA, FIRST_RELEASE, NODES, Case
 from tests.contract.node_runners import Expectations, HttpRunner, difference
 from tests.contract.record_nodes import without_prose
+from tests.patience import PATIENCE_S
 
 #: ComfyUI cuts fractions off: where two float libraries differ in the last bit, a pixel may differ by one level.
 TOLERANCE = 1
@@ -59,7 +60,7 @@ def test_a_node_makes_what_comfyui_makes(
 def test_object_info_declares_every_node_as_comfyui_does(release: str, engine_of_release: EngineProcess) -> None:
     expected = json.loads((DATA / f"object_info-{release}.json").read_text())
     assert set(expected) == set(ALL)
-    everything = requests.get(f"{engine_of_release.url}/object_info", timeout=30).json()
+    everything = requests.get(f"{engine_of_release.url}/object_info", timeout=PATIENCE_S).json()
     for name in expected:
         entry = without_prose(everything[name])
         if name == CHECKPOINTS[0]:
@@ -80,7 +81,7 @@ def test_load_image_offers_images_and_load_image_mask_did_every_file(
     Path(engine.folder("input"), others[0]).write_text("not an image")
 
     def offered(node: str) -> list[str]:
-        entry = requests.get(f"{engine.url}/object_info/{node}", timeout=30).json()[node]
+        entry = requests.get(f"{engine.url}/object_info/{node}", timeout=PATIENCE_S).json()[node]
         return list(entry["input"]["required"]["image"][0])
 
     files = sorted(path.name for path in engine.folder("input").iterdir() if path.is_file())

@@ -17,6 +17,7 @@ from comfy_serverless.connector.client import RequestFailed
 from comfy_serverless.connector.preflight import find_problems
 from comfy_serverless.errors import InvalidWorkflow
 from tests.contract.engines import REAL_COMFYUI, free_port
+from tests.patience import PATIENCE_S
 
 HERE = Path(__file__).parent
 SAMPLES = sorted((HERE.parents[1] / "workflows").glob("*.json"))
@@ -74,7 +75,7 @@ def test_everything_that_is_wrong_is_told_before_anything_is_queued(connector: C
         assert part in error.message
     assert error.details["error"]["type"] in ("invalid_prompt", "missing_node_type"), "ComfyUI's own words are kept"
     assert error.details["error"]["message"].rstrip(".") in error.message
-    queue = requests.get(f"{connector.server_address}/prompt", timeout=30).json()
+    queue = requests.get(f"{connector.server_address}/prompt", timeout=PATIENCE_S).json()
     assert queue["exec_info"]["queue_remaining"] == 0
 
 
@@ -137,11 +138,11 @@ def test_nothing_is_found_wrong_with_a_workflow_that_comfyui_accepts(connector: 
         if node["class_type"] == "LoadImage":
             picture = HERE.parents[1] / "README.md"
             node["inputs"]["image"] = connector.upload_image(picture)["name"]
-    answer = requests.post(f"{connector.server_address}/prompt", json={"prompt": graph}, timeout=30).json()
+    answer = requests.post(f"{connector.server_address}/prompt", json={"prompt": graph}, timeout=PATIENCE_S).json()
     assert answer["node_errors"] == {}, "ComfyUI accepts it"
-    requests.post(f"{connector.server_address}/queue", json={"clear": True}, timeout=30)
-    requests.post(f"{connector.server_address}/interrupt", json={}, timeout=30)
-    declarations = requests.get(f"{connector.server_address}/object_info", timeout=30).json()
+    requests.post(f"{connector.server_address}/queue", json={"clear": True}, timeout=PATIENCE_S)
+    requests.post(f"{connector.server_address}/interrupt", json={}, timeout=PATIENCE_S)
+    declarations = requests.get(f"{connector.server_address}/object_info", timeout=PATIENCE_S).json()
     assert find_problems(graph, declarations) == {}
 
 

@@ -23,6 +23,7 @@ from comfy_serverless.workflows.checkup import Finding, Kind
 from comfy_serverless.workflows.compat import problems_of
 from comfy_serverless.workflows.version import Version
 from tests.contract.engines import REAL_COMFYUI, EngineProcess
+from tests.patience import PATIENCE_S
 
 HERE = Path(__file__).parent
 FILES = [HERE / "test_payload.json", *sorted((HERE.parents[1] / "workflows").glob("*.json"))]
@@ -56,13 +57,13 @@ class Engine:
         self._url = engine.url
         self._session = requests.Session()
         self._session.trust_env = False
-        self.object_info: dict[str, Any] = self._session.get(f"{self._url}/object_info", timeout=120).json()
+        self.object_info: dict[str, Any] = self._session.get(f"{self._url}/object_info", timeout=PATIENCE_S).json()
 
     def problems(self, graph: dict[str, Any]) -> list[str] | None:
         """What it says of a graph, by the types of problems; None if it takes all of it. Nothing is run for long."""
-        answer = self._session.post(f"{self._url}/prompt", json={"prompt": graph}, timeout=120)
-        self._session.post(f"{self._url}/queue", json={"clear": True}, timeout=120)
-        self._session.post(f"{self._url}/interrupt", json={}, timeout=120)
+        answer = self._session.post(f"{self._url}/prompt", json={"prompt": graph}, timeout=PATIENCE_S)
+        self._session.post(f"{self._url}/queue", json={"clear": True}, timeout=PATIENCE_S)
+        self._session.post(f"{self._url}/interrupt", json={}, timeout=PATIENCE_S)
         document = answer.json()
         told = [problem["type"] for node in document.get("node_errors", {}).values() for problem in node["errors"]]
         if answer.status_code == requests.codes.ok:

@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.patience import PATIENCE_S
+
 #: Headers that belong to one connection, not to the answer.
 _OF_THE_CONNECTION = frozenset({"connection", "date", "server", "transfer-encoding"})
 _CHECKSUM = "x-amz-checksum-sha256"
@@ -103,7 +105,7 @@ class FaultyS3:
     def forward(self, method: str, path: str, *, headers: dict[str, str], body: bytes) -> http.client.HTTPResponse:
         """The real answer."""
         target = urlsplit(self._target_url)
-        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)
+        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=PATIENCE_S)
         connection.request(method, path, body=body, headers={**headers, "Connection": "close"})
         return connection.getresponse()
 

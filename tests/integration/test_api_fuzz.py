@@ -55,7 +55,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
 )
 def test_no_request_breaks_the_api(stack: DevStack, case: schemathesis.Case) -> None:
     case.headers["Authorization"] = f"Bearer {stack.api_key}"
-    response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
+    response = case.call(base_url=stack.url, allow_redirects=False, timeout=PATIENCE_S)
     case.validate_response(response, checks=[not_a_server_error, response_schema_conformance, content_type_conformance])
 
 
@@ -72,7 +72,7 @@ def our_lists() -> schemathesis.BaseSchema:
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_no_request_breaks_a_list(stack: DevStack, case: schemathesis.Case) -> None:
     case.headers["Authorization"] = f"Bearer {stack.api_key}"
-    response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
+    response = case.call(base_url=stack.url, allow_redirects=False, timeout=PATIENCE_S)
     checks = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
     case.validate_response(response, checks=checks)
 
@@ -100,7 +100,7 @@ def a_job(stack: DevStack) -> str:
 def test_no_request_breaks_a_second_run(stack: DevStack, a_job: str, case: schemathesis.Case) -> None:
     case.headers["Authorization"] = f"Bearer {stack.api_key}"
     case.path_parameters["id"] = a_job
-    response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
+    response = case.call(base_url=stack.url, allow_redirects=False, timeout=PATIENCE_S)
     checks = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
     case.validate_response(response, checks=checks)
 
@@ -142,7 +142,7 @@ def with_poster(stack: DevStack) -> DevStack:
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_no_request_breaks_the_routes_of_named_workflows(with_poster: DevStack, case: schemathesis.Case) -> None:
     case.headers["Authorization"] = f"Bearer {with_poster.api_key}"
-    response = case.call(base_url=with_poster.url, allow_redirects=False, timeout=30)
+    response = case.call(base_url=with_poster.url, allow_redirects=False, timeout=PATIENCE_S)
     case.validate_response(
         response,
         checks=[

@@ -178,7 +178,7 @@ def test_every_function_of_the_whole_service_goes_by_its_own_role(tmp_path_facto
     with DevStack(log_folder=tmp_path_factory.mktemp("dev")) as stack:
         bearer = {"Authorization": f"Bearer {stack.api_key}"}
         body = {"workflow": small(1), "wait_s": 20, "webhook_url": "http://127.0.0.1:1/nobody"}
-        answer = requests.post(f"{stack.url}/generate", json=body, headers=bearer, timeout=40).json()
+        answer = requests.post(f"{stack.url}/generate", json=body, headers=bearer, timeout=PATIENCE_S).json()
         assert answer["status"] == "succeeded"
         stack.aws.client().put_object(Bucket=INPUT, Key="jobs/some.json", Body=b"{")
         expected = {"ApiRole", "AuthorizerRole", "CaretakerRole", "GenerateRole", "IngestRole", "WebhookRole"}

@@ -68,7 +68,7 @@ def test_a_container_that_is_killed_costs_no_job(stack: DevStack) -> None:
     with Comfy() as client, ThreadPoolExecutor(1) as killer:
         ids = [submit_surely(client, small(number), {"run": "killed"}).id for number in range(20)]
         done = killer.submit(kill)
-        jobs = [client.jobs.get(job_id).wait(timeout=200) for job_id in ids]
+        jobs = [client.jobs.get(job_id).wait(timeout=2 * PATIENCE_S) for job_id in ids]
         is_over.set()
         done.result()
         assert [job.status for job in jobs] == ["succeeded"] * 20
@@ -85,7 +85,7 @@ def test_a_job_that_is_canceled_while_its_container_is_taken_away_is_canceled(st
         (instance,) = stack.endpoint.instances
         stack.endpoint.scale_in(instance)
         job.cancel()
-        ended = client.jobs.get(job.id).wait(timeout=100)
+        ended = client.jobs.get(job.id).wait(timeout=PATIENCE_S)
         assert ended.status == "canceled"
         again = client.submit(client.workflows.from_json(small(2))).result()
         assert len(again.outputs) == 1, "another container has taken its place"
@@ -116,7 +116,7 @@ def test_a_job_whose_invocation_expires_waits_on_and_runs_when_there_is_an_insta
             job = submit_surely(client, small(3), {})
             assert expired.wait(PATIENCE_S)
             assert client.jobs.get(job.id).status == "queued"
-        assert client.jobs.get(job.id).wait(timeout=200).status == "succeeded"
+        assert client.jobs.get(job.id).wait(timeout=2 * PATIENCE_S).status == "succeeded"
 
 
 def eventually(ask: Any, *, within_s: float = PATIENCE_S) -> Any:

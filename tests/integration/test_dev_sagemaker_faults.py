@@ -172,7 +172,7 @@ def test_a_job_whose_own_time_is_over_fails_and_a_second_delivery_says_so_too(
     stack: DevStack, told: list[tuple[str, str]]
 ) -> None:
     body = {"workflow": paint(steps=10_000, seed=2), "deadline_s": 1, "wait_s": 25}
-    answer = requests.post(f"{stack.url}/generate", json=body, headers=bearer(), timeout=40).json()
+    answer = requests.post(f"{stack.url}/generate", json=body, headers=bearer(), timeout=PATIENCE_S).json()
     job = answer.get("job", answer)
     assert (job["status"], job["error"]["code"]) == ("failed", "deadline_exceeded")
     eventually(lambda: (job["id"], "Failed") in told or fail())

@@ -220,7 +220,7 @@ def test_two_hundred_jobs_of_twenty_clients_all_end_right_whatever_dies(stack: D
     killer.start()
     try:
         with Comfy() as client:
-            jobs = {job_id: client.jobs.get(job_id).wait(timeout=240) for job_id, _ in submitted}
+            jobs = {job_id: client.jobs.get(job_id).wait(timeout=2 * PATIENCE_S) for job_id, _ in submitted}
             assert [job.status for job in jobs.values()] == ["succeeded"] * 200
             listed = [entry.id for entry in client.list_jobs(metadata={"run": "many"}, limit=100)]
             assert sorted(listed) == sorted(jobs), "what was refused was not taken"
@@ -265,7 +265,7 @@ def pixel_of(content: bytes) -> str:
 def test_jobs_run_in_the_order_of_their_submission_and_none_twice() -> None:
     with Comfy() as client:
         jobs = [client.submit(client.workflows.from_json(small(1000 + number))) for number in range(15)]
-        done = [job.wait(timeout=60) for job in jobs]
+        done = [job.wait(timeout=PATIENCE_S) for job in jobs]
     started = [get(f"/api/v2/jobs/{job.id}")["started_at"] for job in done]
     assert started == sorted(started)
 
@@ -306,7 +306,7 @@ def bearer() -> dict[str, str]:
 @pytest.mark.usefixtures("environment")
 def test_generate_waits_for_the_picture(stack: DevStack) -> None:
     answer = requests.post(
-        f"{stack.url}/generate", json={"workflow": small(5), "wait_s": 20}, headers=bearer(), timeout=40
+        f"{stack.url}/generate", json={"workflow": small(5), "wait_s": 20}, headers=bearer(), timeout=PATIENCE_S
     )
     assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
     assert requests.get(answer.json()["outputs"][0]["url"], timeout=PATIENCE_S).content.startswith(b"\x89PNG")
@@ -366,7 +366,7 @@ def test_a_body_over_the_limit_is_413(stack: DevStack) -> None:
         f"{stack.url}/api/v2/jobs",
         data=b" " * 7_000_000,
         headers={"Authorization": f"Bearer {stack.api_key}", "Content-Type": "application/json"},
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert answer.status_code == 413
 

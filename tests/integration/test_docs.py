@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.doc_blocks import ROOT, Block, blocks
+from tests.patience import PATIENCE_S
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1800)
 
 #: What is shown to run in the service takes its addresses and keys from there; an HTTP error is a failure.
 PRELUDE = 'set -euo pipefail\ncurl() { command curl --fail-with-body --silent --show-error "$@"; }\n'
@@ -60,7 +61,7 @@ def run(folder: Path, page: Path, where: str, *, before: str = "") -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=PATIENCE_S * (1 + len(chosen)),
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -90,7 +91,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("page", pages("dev"), ids=name_of)

@@ -90,7 +90,9 @@ def session() -> Iterator[requests.Session]:
 
 def submit(world: World, session: requests.Session, *, key: str = "") -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {key or world.stack.api_key}"}
-    answer = session.post(f"{world.stack.url}/api/v2/jobs", json={"workflow": WORKFLOW}, headers=headers, timeout=30)
+    answer = session.post(
+        f"{world.stack.url}/api/v2/jobs", json={"workflow": WORKFLOW}, headers=headers, timeout=PATIENCE_S
+    )
     job: dict[str, Any] = answer.json()
     return job
 

@@ -14,6 +14,7 @@ from local.aws.processes import LOOPBACK
 from local.aws.server import ADMINISTRATOR, LocalAws
 from local.aws.stack import create_table
 from local.aws.template import TABLE
+from tests.patience import PATIENCE_S
 
 BUCKET: Final = "kept-connections"
 ROLE: Final = "IngestRole"
@@ -46,7 +47,7 @@ def aws(local_s3: LocalAws) -> LocalAws:
 @pytest.fixture
 def connection(aws: LocalAws) -> Iterator[http.client.HTTPConnection]:
     """Raises where the server has closed it."""
-    made = http.client.HTTPConnection(LOOPBACK, aws.port, timeout=30)
+    made = http.client.HTTPConnection(LOOPBACK, aws.port, timeout=PATIENCE_S)
     made.auto_open = 0
     made.connect()
     yield made
@@ -60,7 +61,7 @@ def test_a_request_that_is_cut_off_is_none(aws: LocalAws, sent: bytes, signer: s
     """A function that is killed ends its connection, at any byte: nothing is denied, and nothing counted."""
     whole = json.dumps(ITEM).encode()
     before = aws.usage()
-    with socket.create_connection((LOOPBACK, aws.port), timeout=30) as client:
+    with socket.create_connection((LOOPBACK, aws.port), timeout=PATIENCE_S) as client:
         for _ in range(earlier):
             client.sendall(head("POST", "/", of_item(ADMINISTRATOR), len(whole)) + whole)
             assert b"200 OK" in client.recv(65536)
@@ -73,7 +74,7 @@ def test_a_request_that_is_cut_off_is_none(aws: LocalAws, sent: bytes, signer: s
 @pytest.mark.parametrize("encoding", [{}, {"Transfer-Encoding": "chunked"}])
 def test_an_object_that_is_cut_off_is_not_stored(aws: LocalAws, encoding: dict[str, str]) -> None:
     sent = head("PUT", f"/{BUCKET}/fox", headers_of(ADMINISTRATOR, "s3", **encoding), None if encoding else 9)
-    with socket.create_connection((LOOPBACK, aws.port), timeout=30) as client:
+    with socket.create_connection((LOOPBACK, aws.port), timeout=PATIENCE_S) as client:
         client.sendall(sent + (b"9\r\nan ow" if encoding else b"an ow"))
         client.shutdown(socket.SHUT_WR)
         assert not client.recv(65536).startswith(b"HTTP/1.1 200")
@@ -108,7 +109,7 @@ def test_answers_of_all_kinds_follow_each_other(connection: http.client.HTTPConn
 
 def test_requests_may_come_before_the_answers(aws: LocalAws) -> None:
     request = head("GET", f"/{BUCKET}/fox", headers_of(ADMINISTRATOR, "s3"), None)
-    with socket.create_connection((LOOPBACK, aws.port), timeout=30) as client:
+    with socket.create_connection((LOOPBACK, aws.port), timeout=PATIENCE_S) as client:
         client.sendall(request * 3)
         client.shutdown(socket.SHUT_WR)
         answers = b"".join(iter(lambda: client.recv(65536), b""))
@@ -119,7 +120,7 @@ def test_requests_may_come_before_the_answers(aws: LocalAws) -> None:
 def test_who_waits_to_be_asked_for_a_body_is_asked_once(aws: LocalAws, is_chunked: bool) -> None:
     encoding = {"Transfer-Encoding": "chunked"} if is_chunked else {}
     headers = headers_of(ADMINISTRATOR, "s3", Expect="100-continue", **encoding)
-    with socket.create_connection((LOOPBACK, aws.port), timeout=30) as client:
+    with socket.create_connection((LOOPBACK, aws.port), timeout=PATIENCE_S) as client:
         client.sendall(head("PUT", f"/{BUCKET}/owl", headers, None if is_chunked else 6))
         assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(b"6\r\nan owl\r\n0\r\n\r\n" if is_chunked else b"an owl")

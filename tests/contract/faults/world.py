@@ -180,7 +180,7 @@ class World:
     def _prove_next_job_works(self, connector: ComfyConnector) -> None:
         if not REAL:
             with contextlib.suppress(requests.RequestException):
-                requests.delete(f"{connector.server_address}/lite/faults", timeout=10)
+                requests.delete(f"{connector.server_address}/lite/faults", timeout=PATIENCE_S)
         following = connector.run(picture(), deadline_s=START_PATIENCE_S)
         assert (following.attempts, len(following.outputs)) == (1, 1), "the next job works"
         assert connector._runs == {}

@@ -117,4 +117,6 @@ def test_any_other_form_is_left_to_json(text: str) -> None:
 @pytest.mark.parametrize("ending", ['{"a": {}, "b": nul', '{"a": {}, "b": {"c": }}}}'])
 def test_what_is_no_json_is_an_error(ending: str) -> None:
     with pytest.raises(ValueError, match="Expecting"):
-        StateMessages(least_bytes=0).read(f'{{"type": "progress_state", "data": {{"prompt_id": "p", "nodes": {ending}'.encode())
+        StateMessages(least_bytes=0).read(
+            f'{{"type": "progress_state", "data": {{"prompt_id": "p", "nodes": {ending}'.encode()
+        )
