@@ -119,6 +119,6 @@ def _jpegs(content: mmap.mmap) -> Iterator[Found]:
                 position += int.from_bytes(content[position : position + 2], "big")
         else:
             position = len(content)
-        if scans:
+        if scans or pixels:  # 0.33.0 has a frame also for one that has lost its scan
             yield Found(pixels, scans)
         start = max(position - 2, start + 2)
