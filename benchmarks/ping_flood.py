@@ -423,14 +423,8 @@ def _show_refusals(console: Console, refusals: Sequence[Refusal]) -> None:
     table = Table("hostile, alone", "sent", "answered in", "processor", "memory", "because", box=None)
     for each in refusals:
         sent = f"{each.size_bytes / 1e6:.2f} MB"
-        table.add_row(
-            each.name,
-            sent,
-            f"{each.seconds:.2f} s",
-            f"{each.processor_s:.2f} s",
-            f"{each.peak_mb:.0f} MB",
-            each.told.split(": ")[-1],
-        )
+        took = f"{each.seconds:.2f} s", f"{each.processor_s:.2f} s", f"{each.peak_mb:.0f} MB"
+        table.add_row(each.name, sent, *took, each.told.split(": ")[-1])
     console.print(table)
 
 
