@@ -54,6 +54,21 @@ def _png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 
 
+def _animated_png(side: int, frames: int) -> bytes:
+    """A PNG that claims one frame, and has more, of a pixel each: a decoder makes whole pictures of them."""
+    order = iter(range(2 * frames))
+
+    def control(side: int) -> bytes:
+        return _chunk(b"fcTL", struct.pack(">IIIIIHHBB", next(order), side, side, 0, 0, 1, 10, 0, 0))
+
+    content = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    content += _chunk(b"acTL", struct.pack(">II", 1, 0)) + control(side)
+    content += _chunk(b"IDAT", _packed_zeros(1 + 3 * side, side))
+    pixel = zlib.compress(bytes(4))
+    more = [control(1) + _chunk(b"fdAT", struct.pack(">I", next(order)) + pixel) for _ in range(frames - 1)]
+    return content + b"".join(more) + _chunk(b"IEND", b"")
+
+
 def _gif(comments: int) -> bytes:
     """A GIF of one pixel behind so many comments, which a decoder goes through one by one."""
     picture = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0;"
@@ -77,6 +92,7 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "JPEG, 9900 x 9900, 900 scans": lambda: _jpeg(9900, more_scans=900),
     "JPEG, 300 x 300, 20,000 scans": lambda: _jpeg(300, more_scans=20_000),
     "PNG that claims 60000 x 60000": lambda: _png(60_000),
+    "PNG that claims one frame, and has 24,000 of 9900 x 9900": lambda: _animated_png(9900, 24_000),
     "GIF of one pixel behind 8 million comments": lambda: _gif(8_000_000),
 }
 #: Workflows, with a node that nobody has.

@@ -59,11 +59,12 @@ REFUSALS = frozenset({"missing_asset", "invalid_workflow", "invalid_request"})
 PING_S = 2.0
 #: How much longer than beside processes that only count 99 of 100 pings may take, in ms.
 AT_MOST_MS = 250.0
-#: What a refusal may take: seconds from the job's start to its answer, alone on the instance; MB of the child.
+#: What a refusal may take: seconds of processor time (on a quiet machine, about those until its answer); MB of a child.
 REFUSAL_S, REFUSAL_MB = 5.0, 512.0
 #: How much longer the slowest of ten small jobs may take: a check of somebody else's file may be before its own.
 SMALL_JOB_S = 5.0
 _READY_S = 120.0
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,15 @@ class Refusal:
     """What it took to answer a hostile job that came alone.
 
     Attributes:
+        seconds: until its answer.
+        processor_s: of the worker and its children, ComfyUI among them.
         code: of its error; its status, if it has none.
     """
 
     name: str
     size_bytes: int
     seconds: float
+    processor_s: float
     peak_mb: float
     code: str
     told: str
@@ -176,6 +180,11 @@ class Endpoint:
         finally:
             connection.close()
 
+    def used_s(self) -> float:
+        """The processor time of the worker and its children until now."""
+        (worker,) = _children(self._process.pid)
+        return sum(map(_used_s, (worker, *_children(worker))))
+
     def decoders(self) -> list[int]:
         """The processes of the worker that decode files."""
         (worker,) = _children(self._process.pid)
@@ -195,6 +204,15 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+def _used_s(pid: int) -> float:
+    """The processor time of a process, and of its children that have ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / _TICKS_A_SECOND
 
 
 def _peak_mb(pid: int) -> float:
@@ -332,9 +350,11 @@ def _alone(endpoint: Endpoint, name: str, request: bytes, size_bytes: int) -> Re
     """Send a hostile file while nothing else runs, to a child that has decoded none before."""
     for pid in endpoint.decoders():
         os.kill(pid, 9)
+    before = endpoint.used_s()
     with Watch(endpoint) as watch:
         job = endpoint.run(request, owner=HOSTILE)
-    return Refusal(name, size_bytes, job.seconds, watch.peak_mb, job.code, job.told)
+    used_s = endpoint.used_s() - before
+    return Refusal(name, size_bytes, job.seconds, used_s, watch.peak_mb, job.code, job.told)
 
 
 def _phase(endpoint: Endpoint, seconds: float, *, hostile: Sequence[bytes] = (), counting: int = 0) -> Phase:
@@ -385,7 +405,8 @@ def _promises(refusals: Sequence[Refusal], phases: dict[str, Phase], peak_mb: fl
     yield Promise(
         f"hostile jobs that were not refused{': ' * bool(accepted)}{', '.join(accepted)}", len(accepted), 0, ""
     )
-    yield Promise("the slowest refusal, alone", max(each.seconds for each in refusals), REFUSAL_S, "s")
+    slowest = max(each.processor_s for each in refusals)
+    yield Promise("the most processor time of a refusal", slowest, REFUSAL_S, "s")
     yield Promise("the most memory of a refusal", max(peak_mb, *(each.peak_mb for each in refusals)), REFUSAL_MB, "MB")
     unanswered = flood.pings_ms.count(UNANSWERED)
     yield Promise("pings in the flood that were not answered with 200", unanswered, 0, "")
@@ -399,10 +420,11 @@ def _promises(refusals: Sequence[Refusal], phases: dict[str, Phase], peak_mb: fl
 
 
 def _show_refusals(console: Console, refusals: Sequence[Refusal]) -> None:
-    table = Table("hostile, alone", "sent", "refused in", "memory", "because", box=None)
+    table = Table("hostile, alone", "sent", "answered in", "processor", "memory", "because", box=None)
     for each in refusals:
         sent = f"{each.size_bytes / 1e6:.2f} MB"
-        table.add_row(each.name, sent, f"{each.seconds:.2f} s", f"{each.peak_mb:.0f} MB", each.told.split(": ")[-1])
+        took = f"{each.seconds:.2f} s", f"{each.processor_s:.2f} s", f"{each.peak_mb:.0f} MB"
+        table.add_row(each.name, sent, *took, each.told.split(": ")[-1])
     console.print(table)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from comfy_serverless.errors import NotJson
+from comfy_serverless.errors import InvalidRequest, NotJson
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.json_text import parse_json
@@ -19,6 +19,13 @@ from tests.patience import PATIENCE_S
 LISTS = "[" + "[]," * 100_000 + "1]"
 MESSAGE = json.dumps({"job": "a", "request": "s3://bucket/key", "content": {"x": json.loads(LISTS)}})
 REQUEST = JobRequest.parse({"workflow": {"1": {"class_type": "A", "inputs": {"x": json.loads(LISTS)}}}})
+
+
+def refusal_of_many_fields() -> InvalidRequest:
+    fields = dict.fromkeys(map(str, range(50_000)), 0)
+    with pytest.raises(InvalidRequest) as refused:
+        JobRequest.parse(fields)
+    return refused.value
 
 
 @pytest.fixture
@@ -46,8 +53,9 @@ def searches() -> Iterator[list[str]]:
         lambda: parse_json(LISTS, source="x"),
         lambda: JobMessage.parse(MESSAGE),
         REQUEST.digest,
+        refusal_of_many_fields,
     ],
-    ids=["json", "a document", "a message", "a digest"],
+    ids=["json", "a document", "a message", "a digest", "a refusal"],
 )
 def test_a_large_document_is_not_searched_for_cycles_while_it_is_read(
     searches: list[str], read: Callable[[], object]

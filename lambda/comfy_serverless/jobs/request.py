@@ -317,10 +317,11 @@ class JobRequest(_Request):
     @classmethod
     def _read(cls, payload: object, *, extra: Literal["forbid", "ignore"]) -> Self:
         shaped = shape(payload, known=cls.field_names())
-        try:
-            request = cls.model_validate(shaped.fields, extra=extra)
-        except ValidationError as error:
-            raise _invalid_request(error, shaped.fields) from None
+        with uncollected():  # there may be an error for each of its fields
+            try:
+                request = cls.model_validate(shaped.fields, extra=extra)
+            except ValidationError as error:
+                raise _invalid_request(error, shaped.fields) from None
         return request.with_warnings(shaped.warnings) if shaped.warnings else request
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from comfy_serverless.pixels import JPEG_FRAMES, size_in_pixels
 
-#: The beginning of another image. JPEG is not among them: an image within its metadata is none.
+#: The beginning of another image.
 _BEGINNINGS = {
     "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
     "BMP": re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
@@ -32,11 +32,15 @@ _JPEG = b"\xff\xd8\xff"
 #: A marker among the bits of an image: not a stuffed zero, a restart or a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _START, _END, _SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
+#: The header of a JPEG's image: marker, length, bits of a value, height, width, components. No image's bits have it.
+_JPEG_FRAME = re.compile(
+    rb"\xff[" + re.escape(bytes(sorted(JPEG_FRAMES))) + rb"]\0[\x0b\x0e\x11\x14].(..)(..)[\x01-\x04]", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image in a file: the pixels of a frame, its frames, and how often a decoder goes over them."""
+    """An image in a file: the pixels of a frame, its frames (0: they are counted elsewhere), and its scans."""
 
     pixels: int
     scans: int = 1
@@ -67,8 +71,8 @@ def _pngs(content: mmap.mmap) -> Iterator[Found]:
 
 
 def _gifs(content: mmap.mmap) -> Iterator[Found]:
-    position = 0
-    while begun := _GIF.search(content, position):
+    """Each that begins anywhere, to its end: sizes of blocks may lie, and decoders search for the next beginning."""
+    for begun in _GIF.finditer(content):
         head = content[begun.start() : begun.start() + _GIF_HEAD_BYTES]
         width, height = size_in_pixels(io.BytesIO(head)) or (0, 0)
         position = begun.start() + len(head) + _palette_bytes(head[10:11])
@@ -104,6 +108,10 @@ def _png_pixels(content: mmap.mmap, position: int) -> int:
 
 
 def _jpegs(content: mmap.mmap) -> Iterator[Found]:
+    """The scans of each image in turn, as its segments tell; then every header of an image.
+
+    Lengths of segments may lie, and an image may lack its scan: decoders overlook both.
+    """
     start = 0
     while (start := content.find(_JPEG, start)) >= 0:
         position, pixels, scans = start + 2, 0, 0
@@ -120,5 +128,7 @@ def _jpegs(content: mmap.mmap) -> Iterator[Found]:
         else:
             position = len(content)
         if scans:
-            yield Found(pixels, scans)
+            yield Found(pixels, scans, frames=0)
         start = max(position - 2, start + 2)
+    for match in _JPEG_FRAME.finditer(content):
+        yield Found(int.from_bytes(match[1], "big") * int.from_bytes(match[2], "big"))

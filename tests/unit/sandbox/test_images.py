@@ -181,6 +181,28 @@ def test_images_one_behind_the_other_count_together(check: Check) -> None:
             check(content, max_pixels=29_999)
 
 
+def test_an_image_behind_the_first_counts_without_its_scan(check: Check) -> None:
+    photo = picture("JPEG", (100, 100))
+    headless = photo[: photo.index(b"\xff\xda")] + b"\xff\xd9"
+    assert check(photo + headless * 2, max_pixels=30_000)
+    with pytest.raises(Refused, match="30000, several images"):
+        check(photo + headless * 2, max_pixels=29_999)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        picture("JPEG", (64, 64)) + picture("JPEG", (64, 64)).replace(b"\xff\xe0\0\x10", b"\xff\xe0\x2c\x10"),
+        gif_of(GIF_FRAME.replace(b"\x02\x02\x44", b"\x02\x30\x44")) + gif_of(GIF_FRAME),
+    ],
+    ids=["segment", "block"],
+)
+def test_an_image_is_not_hidden_by_a_length_that_lies(check: Check, content: bytes) -> None:
+    assert check(content, max_pixels=2 * 4096)
+    with pytest.raises(Refused, match="several images"):
+        check(content, max_pixels=2 * 4096 - 1)
+
+
 def test_the_header_of_a_png_may_stand_behind_another_chunk(check: Check) -> None:
     assert check(behind_a_chunk(png_with())) == ".png"
     with pytest.raises(Refused, match="8192, several images one behind"):
