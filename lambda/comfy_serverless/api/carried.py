@@ -1,6 +1,6 @@
 """`POST /api/v2/workflows/read` (ours): the workflow that a file carries, as every other route takes it.
 
-    a picture, film, sound or model that ComfyUI has made ──► sandbox ──► {"prompt": …, "workflow": …}
+    a picture, video, sound or model that ComfyUI has made ──► sandbox ──► {"prompt": …, "workflow": …}
     a file of JSON, the editor's or in API format         ──────────────► itself
 
 A browser reads no chunks of pictures so, and no program needs a reader of its own. Nothing is run, and nothing is kept.
@@ -53,7 +53,7 @@ class Carried(BaseModel):
     PATH,
     summary="Read the workflow in a file: of a picture too (ours)",
     tags=["workflows"],
-    description=f"Of a file of JSON, or of a picture, film, sound or model that ComfyUI has made. One of more than "
+    description=f"Of a file of JSON, or of a picture, video, sound or model that ComfyUI has made. One of more than "
     f"{MAX_SENT_BYTES:,} bytes is uploaded first, and named by `asset_id`; so is an output of a job. Nothing is kept.",
     responses={200: documented("The workflow.", Carried), **NOT_FOUND, **UNREADABLE, **INVALID, **REFUSALS},
     enable_validation=False,  # by Powertools; ours differs only in how it reads forms

@@ -1,4 +1,4 @@
-"""Reads the JSON in a file or on stdin: itself, or inside of a picture, film, sound or model that ComfyUI has made.
+"""Reads the JSON in a file or on stdin: itself, or inside of a picture, video, sound or model that ComfyUI has made.
 
 A file of any size is read where its workflow stands, and nowhere else. That happens in the sandbox's child where it
 can run, which is Linux; elsewhere in this process, within the same bounds of work (`sandbox.embedded`): the readers

@@ -1,8 +1,8 @@
-"""The workflow inside of a picture, film, sound or model in S3: read by ranges, and in the sandbox.
+"""The workflow inside of a picture, video, sound or model in S3: read by ranges, and in the sandbox.
 
     first megabytes ──► sandbox: the workflow, or "bytes 2,100,000,000 to … are wanted" ──► that range ──► sandbox …
 
-The sandbox begins anew with each range, and goes through what is there already in no time. So a film of any size costs
+The sandbox begins anew with each range, and goes through what is there already in no time. So a video of any size costs
 one request or two, mostly. What was fetched lies in a temporary file with holes; at most `_MOST_BYTES` are fetched.
 """
 
@@ -52,7 +52,7 @@ class Embedded:
 
 
 def workflow_document(s3: S3Client, address: S3Address, *, what: str, pin: Pin = UNPINNED) -> Embedded:
-    """The JSON in an object, or in the picture, film, sound or model that it is, by its name.
+    """The JSON in an object, or in the picture, video, sound or model that it is, by its name.
 
     Raises as `aws.s3.read_json`, and InvalidWorkflow if the file carries no workflow.
     """

@@ -140,7 +140,7 @@ def _found_in(document: Any, warnings: Sequence[str] = ()) -> tuple[Unwrapped, l
 def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> tuple[object, Sequence[str]]:
     """The workflow itself, or what the object has that a request names; and what is left out of it.
 
-    The object may be a picture, film or sound with the workflow inside.
+    The object may be a picture, video or sound with the workflow inside.
     """
     if isinstance(workflow, dict):
         return workflow, ()

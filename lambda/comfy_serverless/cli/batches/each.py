@@ -258,7 +258,7 @@ def _as_document(workflow: dict[str, Any]) -> Document:
 
 def _reads_same(path: Path, workflow: Mapping[str, Any]) -> bool:
     """Whether workers, which read no pictures and no files of other services, find the same workflow in a file."""
-    if may_carry_workflow(path.name):  # it may be a film of gigabytes
+    if may_carry_workflow(path.name):  # it may be a video of gigabytes
         return False
     try:
         return read_workflow(path) == workflow

@@ -24,7 +24,7 @@ A SOURCE is one of
   a ComfyUI folder        its version, packs, models (hashed), and what its Python has; nothing of it is started. Models
                           of the folders in its extra_model_paths.yaml, too, and where they are from by what a manager
                           of models has written beside them (NAME.civitai.info, .metadata, .json)
-  a workflow              the editor's file, a graph in API format with that beside it, a picture or film with one:
+  a workflow              the editor's file, a graph in API format with that beside it, a picture or video with one:
                           packs and models as its nodes name them
   a snapshot              of ComfyUI-Manager or ComfyUI's desktop app: packs and versions
   a comfy-build.yaml      taken over as it is

@@ -1,4 +1,4 @@
-"""Finds the workflow that ComfyUI, or another program, has written into a picture, a film, a sound or a model.
+"""Finds the workflow that ComfyUI, or another program, has written into a picture, a video, a sound or a model.
 
     window ──► reader of the format ──► texts by their names ──► prompt, workflow ──► {"prompt": …, "workflow": …}
     (ranges)   png, riff, jpeg, iso,    (`finds`)                (`choice`)

@@ -115,6 +115,6 @@ def _nothing(finds: Finds, left_out: Mapping[str, str]) -> str:
             f"graph that ComfyUI could run. {INSTEAD}."
         )
     return (
-        "carries no workflow: only what ComfyUI has saved itself does, and services that show pictures, films and "
+        "carries no workflow: only what ComfyUI has saved itself does, and services that show pictures, videos and "
         f"sounds strip it. {INSTEAD}."
     )

@@ -40,7 +40,7 @@ class Finds:
 
     def __init__(self) -> None:
         self.named: dict[str, list[str]] = {PROMPT: [], WORKFLOW: []}
-        #: Texts under other names that look like JSON: the comment of a film, of a photo.
+        #: Texts under other names that look like JSON: the comment of a video, of a photo.
         self.others: list[tuple[str, str]] = []
         #: What programs that keep no workflow have left.
         self.foreign: dict[str, None] = {}

@@ -7,7 +7,7 @@
     meta             iinf, iloc: items of a picture, of them Exif and XMP
     uuid             XMP
 
-Boxes are stepped over by their sizes: of a film of two gigabytes some kilobytes are read, wherever `moov` stands.
+Boxes are stepped over by their sizes: of a video of two gigabytes some kilobytes are read, wherever `moov` stands.
 """
 
 from __future__ import annotations

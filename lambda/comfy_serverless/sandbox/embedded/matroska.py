@@ -67,7 +67,7 @@ def _tags(window: Window, begin: int, end: int, finds: Finds, *, depth: int) -> 
 
 
 def _elements(window: Window, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Id, beginning and end of each element. One of unknown size (a film that was sent live) goes to the end."""
+    """Id, beginning and end of each element. One of unknown size (a video that was sent live) goes to the end."""
     while begin < end:
         head = window.read(begin, _LONGEST_HEAD)
         id_bytes = _length_of(head[:1])

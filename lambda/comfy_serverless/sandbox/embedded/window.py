@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy_serverless.sandbox.refused import Refused
 
-#: Reads, and so parts of a file that are looked at: boxes, chunks, pages, segments. An hour of film has some 10,000.
+#: Reads, and so parts of a file that are looked at: boxes, chunks, pages, segments. An hour of video has some 10,000.
 MOST_READS = 100_000
 #: Bytes that are read in all, and at once: a text of a workflow has a megabyte at most, its JSON chunk or tags more.
 MOST_BYTES = 128_000_000
