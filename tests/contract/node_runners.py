@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,10 +70,6 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         return json.loads(json.dumps({"shown": self.shown, "facts": self.facts, "error": self.error}))
-
-
-class Runner(Protocol):
-    def run(self, case: Case) -> Result: ...
 
 
 class HttpRunner:

@@ -24,7 +24,6 @@ pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
 OWNER = "painters"
 PRICES = {"WORKER_MEMORY_MB": "1024", "USD_PER_GB_SECOND": "0.01", "USD_PER_REQUEST": "0.002"}
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PAINTED = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 1200, "height": 600, "batch_size": 1, "color": 0xCC3322}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "painted"}},

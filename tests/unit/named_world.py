@@ -37,11 +37,6 @@ def run(
     return api.request("POST", path, body={} if body is None else body, owner=owner, headers=headers, key=key)
 
 
-def job_request(api: ApiWorld) -> dict[str, Any]:
-    """The request of the job that was sent last, as the worker gets it."""
-    return dict(api.messages()[-1]["request"])
-
-
 def problems(answer: Answer) -> dict[str, str]:
     """What a refusal says of each field."""
     return {one["field"]: one["problem"] for one in answer.json["error"]["details"]["errors"]}

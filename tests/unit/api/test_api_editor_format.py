@@ -42,7 +42,6 @@ from tests.unit.fakes import FakeEngine, FakeInputs, files_in
 from tests.unit.jobs_table import REGION
 
 WHERE = ("at the door", "by the worker")
-SAVER = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "editor"}}
 
 
 @pytest.fixture(scope="module")
