@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -101,6 +103,29 @@ def _for_a_while(output: Path, temp: Path, prefix: str) -> Shown:
                 time.sleep(0.01)
 
     threading.Thread(target=write).start()
+    return {}
+
+
+def _with_pauses(output: Path, temp: Path, prefix: str) -> Shown:
+    """As what encodes a film: it may have nothing to write for longer than a file is at rest."""
+
+    def write() -> None:
+        content = content_of(prefix)
+        with (output / f"{prefix}.bin").open("wb", buffering=0) as file:
+            for half in (content[:9], content[9:]):
+                file.write(half)
+                time.sleep(0.4)
+
+    threading.Thread(target=write).start()
+    return {}
+
+
+def _by_a_program_that_pauses(output: Path, temp: Path, prefix: str) -> Shown:
+    content = content_of(prefix).decode()
+    waits = "sys.stdout.flush(); time.sleep(0.4)"
+    program = f"import sys, time; print({content[:9]!r}, end=''); {waits}; print({content[9:]!r}, end='')"
+    with (output / f"{prefix}.bin").open("wb") as file:
+        subprocess.Popen([sys.executable, "-c", program], stdout=file)
     return {}
 
 
@@ -275,6 +300,7 @@ SAVES: dict[str, Callable[[Path, Path, str], Shown]] = {
     for function in (
         *(_in_its_own_folder, _silently, _under_any_name, _without_making_folders, _in_temp, _with_a_caption),
         *(_late, _late_and_named, _by_an_absolute_path, _elsewhere, _by_an_upload_of_its_own, _nothing),
+        *(_with_pauses, _by_a_program_that_pauses),
         *(_under_odd_names, _for_a_while, _always_in_the_same_place, _in_the_same_place_again_later),
         *(_copied_with_old_times, _in_a_folder_that_is_moved, _in_a_folder_that_it_works_in),
         *(_in_a_folder_that_nobody_may_change, _in_a_folder_that_nobody_may_read),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from comfy_serverless.aws.dynamodb import MAX_READS
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.batch import Batch, BatchStatus
+from comfy_serverless.batches.line_requests import request_in
 from comfy_serverless.batches.owned import taken, used
-from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
+from comfy_serverless.batches.reading import in_chunks, read_lines
 from comfy_serverless.errors import ComfyError, InvalidRequest, KeyInManifest
 from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.lines import LineAddress, document_of

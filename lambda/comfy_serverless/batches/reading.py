@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.batch import Batch, BatchStatus
-from comfy_serverless.batches.owned import check_line, taken, used, with_label
+from comfy_serverless.batches.line_requests import request_in
+from comfy_serverless.batches.owned import taken, used, with_label
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, is_drawing, workflow_key
 from comfy_serverless.batches.refusals import check_buckets, refuse
@@ -31,7 +32,6 @@ from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.jobs.buckets import Buckets
-from comfy_serverless.jobs.extra_data import refuse_unkept
 from comfy_serverless.jobs.line_ids import Question
 from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range, named_lines_address, stored_lines_address
 from comfy_serverless.jobs.named import NamedWorkflows, expanded
@@ -40,7 +40,7 @@ from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.runnable import place_of, runnable
-from comfy_serverless.jobs.stored_request import IN_A_LINE, LineRequest, request_at, version_of
+from comfy_serverless.jobs.stored_request import IN_A_LINE, version_of
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobExists, JobState, NewJob, UsedForAnother
@@ -417,25 +417,3 @@ def in_chunks(lines: Iterator[Line], size: int) -> Iterator[Chunk]:
             chunk, size_bytes, last = [], 0, None
     if last is not None:
         yield Chunk(chunk, last.end, last.number)
-
-
-def request_in(line: Line, batch: Batch, reserved: Reserved, *, draws: Callable[[str], bool] | None) -> LineRequest:
-    """The request in a line.
-
-    Raises:
-        KeyInManifest: it has data that may be or hold a key.
-        InvalidRequest: there is none, its results would come back as input, or it names what is the API's.
-
-    Args:
-        draws: as for `request_at`.
-    """
-    found = request_at(line, batch_id=batch.id, draws=draws, owner=batch.owner if batch.is_owned else "")
-    request = found.request
-    refuse_unkept(request.extra_data)
-    if batch.is_owned:
-        check_line(request, batch.owner, reserved.settings)
-        return found
-    if request.output.bucket == S3Address.parse(batch.source).bucket:
-        raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
-    reserved.check(request, job_id=str(request.job_id))
-    return found

@@ -368,7 +368,8 @@ class Engine(EngineDeclares):
         if self._own_folders is not None and self._folders:
             self._own_folders.follow(self._folders)
         self._declared = {}
-        self._remembered = Remembered({kind: folder for kind, folder in self._folders.items() if kind in WRITTEN})
+        written = {kind: folder for kind, folder in self._folders.items() if kind in WRITTEN}
+        self._remembered = Remembered(written, pid=process.pid if process is not None else None)
         self.silent_classes = SilentClasses()
         self._greeted_generation = self.starts
         logger.info("%s answers at %s", self.name, self.server)

@@ -19,6 +19,7 @@ from pathlib import Path
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, WRITTEN, Made, MadeFiles, Place, Remembered, View
 from comfy_serverless.connector.real_paths import folder_below, path_below, real_folder, way_below
+from comfy_serverless.connector.whole_files import when_whole
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 _LAG_S = 0.011
 #: ComfyUI reports its times in whole ms.
 _ROUNDING_S = 0.001
-#: How long a file that nobody has named must not have changed to be whole, in seconds, and the longest wait for it.
-_AT_REST_S, _AT_REST_WITHIN_S = 0.03, 2.0
 #: How many files are named of those whose run is not known.
 _NAMES_SHOWN = 3
 
@@ -159,7 +158,7 @@ class LocalFiles(MadeFiles):
                     os.path.basename(path) for path, state in there if path not in taken and state.st_ctime < last_s
                 ]
                 self.nothing = _nothing_certain(unsure)
-        found = [(path, _at_rest(path, state)) for path, state in new]
+        found = when_whole(new, pid=self.remembered.pid, kept_open=self.remembered.kept_open)
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
         return [file for file in made if file is not None]
 
@@ -397,7 +396,7 @@ def _link(path: str, state: os.stat_result, target: Path) -> Path:
     except FileNotFoundError:
         raise
     except OSError:
-        _at_rest(path, state)  # what is written later goes into a second name, and into no copy
+        when_whole([(path, state)])  # what is written later goes into a second name, and into no copy
         # Should a pipe have taken its place, nobody waits for who would write into it.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
             if not os.path.samestat(os.fstat(source.fileno()), state):
@@ -412,14 +411,3 @@ def _link(path: str, state: os.stat_result, target: Path) -> Path:
     if not state.st_mode & stat.S_IRUSR:
         target.chmod(stat.S_IMODE(state.st_mode) | stat.S_IRUSR)  # or it could not be delivered
     return target
-
-
-def _at_rest(path: str, state: os.stat_result) -> os.stat_result:
-    """The state of a file once it has not changed for a moment: something may still be writing it."""
-    give_up_at = time.monotonic() + _AT_REST_WITHIN_S
-    # A file may have been given a time in the future.
-    while -TICK_S < time.time() - state.st_mtime < _AT_REST_S and time.monotonic() < give_up_at:
-        time.sleep(_AT_REST_S)
-        with suppress(FileNotFoundError):
-            state = os.lstat(path)
-    return state

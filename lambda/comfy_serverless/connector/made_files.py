@@ -112,14 +112,18 @@ class Remembered:
         runs: how many runs are in the engine now. Under the lock.
         spans: when the last runs of the machine's owner have executed, in seconds since the epoch. Under the lock.
         numbers: those of the last submits, which the engine counts from 0 on, whoever submits. Under the lock.
+        pid: the engine's process; None if it is none of ours.
+        kept_open: the files that the engine does not close, by their paths.
     """
 
-    def __init__(self, folders: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, folders: Mapping[str, Path] | None = None, *, pid: int | None = None) -> None:
         self.lock = threading.Lock()
         #: The files that runs have made, by device and inode, with the time of their last change, so that none is
         #: another run's too.
         self._taken: OrderedDict[tuple[int, int], tuple[int, object]] = OrderedDict()
         self._subfolders: dict[str, tuple[int, tuple[str, ...]]] = {}
+        self.pid = pid
+        self.kept_open: set[str] = set()
         self.refused: set[Place] = set()
         self.vain: Counter[str] = Counter()
         self.folders: set[str] = set()

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.batches import line_requests
 from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.jobs.stored_request import LineRequest
 from tests.unit.batch_world import DROPS, GRAPH, RESULTS, World
 from tests.unit.jobs_table import aws
 
@@ -94,6 +98,41 @@ def test_every_line_with_a_foreign_bucket_is_a_failed_job_and_the_others_run(wor
         assert result(world, row["job_id"])["status"] == "failed"
     # Once the bucket is listed, they can be dropped again.
     assert [again["job_id"] for again in failed] == [f"line-{number}-again2" for number in range(1, 12, 2)]
+
+
+def test_a_fault_of_ours_in_one_line_keeps_no_other_from_running(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = line_requests.request_at
+
+    def with_fault(one: Line, **given: Any) -> LineRequest:
+        found = read(one, **given)
+        if found.request.job_id == "line-5":
+            raise TypeError("unhashable type: 'list'")
+        return found
+
+    monkeypatch.setattr(line_requests, "request_at", with_fault)
+    batch = world.begin("\n".join(line(number) for number in range(12)).encode())
+    world.read_all()
+    assert len(world.work()) == 11
+    world.look(batch)
+    summary, rows, _ = world.report(batch)
+    assert (summary["lines"], summary["bad_lines"]) == (12, 1)
+    [bad] = [row for row in rows if row["status"] == "bad"]
+    assert bad["line"] == "6"
+    assert "a fault of ours (TypeError)" in bad["message"]
+    assert "unhashable type" in caplog.text
+
+
+def test_what_aws_does_not_answer_is_no_fault_of_a_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unanswered(*_: Any, **__: Any) -> LineRequest:
+        raise EndpointConnectionError(endpoint_url="https://s3")
+
+    monkeypatch.setattr(line_requests, "request_at", unanswered)
+    batch = world.begin(line(1).encode())
+    with pytest.raises(EndpointConnectionError):
+        world.read_all()
+    assert list(world.batches.bad_lines(batch.id)) == []
 
 
 def test_a_line_that_is_read_once_more_is_refused_once(world: World) -> None:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from comfy_serverless.connector import local_files
+from comfy_serverless.connector import local_files, whole_files
 from comfy_serverless.connector.folders import EngineFolders, beside
 from comfy_serverless.connector.local_files import LocalFiles
 from comfy_serverless.connector.made_files import JOBS_FOLDER, Made, Place, Remembered
@@ -423,6 +423,7 @@ def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine, monkey
     write_on()
     clock = SimpleNamespace(time=lambda: now[0], monotonic=lambda: now[0], sleep=write_on)
     monkeypatch.setattr(local_files, "time", clock)
+    monkeypatch.setattr(whole_files, "time", clock)
     [made] = run.unclaimed()
     assert left == []
     assert len(made.fetch().read()) == 2000
@@ -672,8 +673,8 @@ def test_what_is_still_being_written_is_not_copied_by_half(engine: Engine, monke
         os.utime(path, (0, 0))
 
     monkeypatch.setattr(local_files.os, "link", refused)
-    monkeypatch.setattr(local_files, "_AT_REST_S", PATIENCE_S)
-    monkeypatch.setattr(local_files.time, "sleep", write_on)
+    monkeypatch.setattr(whole_files, "_AT_REST_S", PATIENCE_S)
+    monkeypatch.setattr(whole_files.time, "sleep", write_on)
     made = run.claim(output("a.png"), cached=False)
     assert made is not None
     assert made.fetch().read() == b"half and half"
