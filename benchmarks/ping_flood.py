@@ -25,7 +25,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ REFUSAL_S, REFUSAL_MB = 5.0, 512.0
 SMALL_JOB_S = 5.0
 _READY_S = 120.0
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+#: What `/proc` says of who is gone before it is opened, and before it is read.
+_GONE = (FileNotFoundError, ProcessLookupError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +194,18 @@ class Endpoint:
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        tasks = Path(f"/proc/{pid}/task").iterdir()
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except FileNotFoundError:
-        return []
+    found: list[int] = []
+    with suppress(*_GONE):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(*_GONE):  # a thread that has ended meanwhile: the others have theirs
+                found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def _command(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE:
         return b""
 
 
@@ -210,7 +213,7 @@ def _used_s(pid: int) -> float:
     """The processor time of a process, and of its children that have ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE:
         return 0.0
     return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / _TICKS_A_SECOND
 
@@ -219,7 +222,7 @@ def _peak_mb(pid: int) -> float:
     """The most memory that a process has ever had; 0 if it is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE:
         return 0.0
     _, _, peak = status.partition("VmHWM:")
     return int(peak.split()[0]) / 1024 if peak else 0.0

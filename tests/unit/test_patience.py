@@ -18,7 +18,7 @@ import pytest
 from tests import timings
 from tests.contract.faults.rows import Row
 from tests.contract.faults.world import World
-from tests.patience import QuietClock, slack, wait_until
+from tests.patience import QuietClock, is_alive, slack, wait_until
 
 TESTS = Path(__file__).parents[1]
 #: Packs of nodes, as their authors wrote them: no tests.
@@ -259,3 +259,16 @@ def test_no_test_judges_how_fast_the_machine_is() -> None:
         for why in timings.found_in_script(file.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError])
+def test_a_process_that_ends_while_it_is_looked_at_is_not_alive(
+    monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    def gone(*_: object, **__: object) -> str:
+        raise error
+
+    assert is_alive(os.getpid())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", gone)
+        assert not is_alive(os.getpid())

@@ -180,7 +180,8 @@ class Table:
     ) -> Page:
         """One page of a query; consistent, unless it is of an index.
 
-        An index has only some of the attributes: one that has no `expires` still finds what has expired.
+        An index has only some of the attributes: one that has no `expires` still finds what has expired, and whoever
+        asks it leaves that out (`JobReader`, `neglected`).
 
         Args:
             condition: on the keys; names begin with `#`, values with `:`.

@@ -29,10 +29,12 @@ _PATH = re.compile(
     r"(?:/[^\s/\"'`<>|:;,()\[\]{}]*)*/([^\s/\"'`<>|:;,()\[\]{}]*)",
     re.IGNORECASE,
 )
-#: The same of Windows, where a ComfyUI elsewhere may run; in a text in a text, `\\` stands for each `\`.
-_WINDOWS_PATH = re.compile(
-    r"(?<![\w])[a-z]:\\{1,2}(?:[^\s\\/\"'`<>|:;,()\[\]{}]+\\{1,2})+([^\s\\/\"'`<>|:;,()\[\]{}]*)", re.IGNORECASE
-)
+#: The same of Windows, where a ComfyUI elsewhere may run; in a text in a text, `\\` stands for each `\`. A folder may
+#: have spaces, as `Jane Doe` and `Program Files (x86)`, but no dot then: behind `a.txt` the sentence goes on.
+_NO_NAME = r"\s\\/\"'`<>|:*?;,\[\]{}"
+_FOLDER = rf"(?:[^{_NO_NAME}]+|[^{_NO_NAME}.]+(?: [^{_NO_NAME}.]+)+)\\{{1,2}}"
+#: What `*` or `?` stands behind is an expression, and no path.
+_WINDOWS_PATH = re.compile(rf"(?<!\w)[a-z]:\\{{1,2}}(?:{_FOLDER})+([^{_NO_NAME}()]*+)(?![*?\\])", re.IGNORECASE)
 #: Of the engine: its log has lines of jobs of other owners.
 _LEFT_OUT = frozenset({"log_tail"})
 _OWN_MISTAKE = "the job failed because of a mistake of ours; the worker's log has the details."

@@ -32,9 +32,15 @@ _JPEG = b"\xff\xd8\xff"
 #: A marker among the bits of an image: not a stuffed zero, a restart or a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _START, _END, _SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
-#: The header of a JPEG's image: marker, length, bits of a value, height, width, components. No image's bits have it.
+#: A component in the header of a JPEG's image: its number, two shares that are not 0, and one of four tables.
+_COMPONENT = b".(?![\\x00-\\x0f]|[" + re.escape(bytes(range(0, 256, 16))) + rb"]).[\0-\3]"
+_COMPONENTS = b"|".join(
+    re.escape(bytes([8 + 3 * count])) + b".{5}" + bytes([count]) + _COMPONENT * count for count in range(1, 5)
+)
+#: The header itself: marker, length, bits of a value, height, width, components. It is all as decoders take it: phones
+#: write megabytes of video behind a photo, and by less than all of this one of some hundreds would have one in there.
 _JPEG_FRAME = re.compile(
-    rb"\xff[" + re.escape(bytes(sorted(JPEG_FRAMES))) + rb"]\0[\x0b\x0e\x11\x14].(..)(..)[\x01-\x04]", re.DOTALL
+    rb"\xff[" + re.escape(bytes(sorted(JPEG_FRAMES))) + rb"]\0(?=" + _COMPONENTS + rb").[\x01-\x10](..)(..)", re.DOTALL
 )
 
 

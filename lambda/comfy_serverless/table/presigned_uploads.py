@@ -144,7 +144,9 @@ class UploadStore:
             if completed.asset_id is None:
                 raise InvalidRequest("nothing has come yet: PUT the file to the address of the upload first.") from None
             return replace(self._assets.get(upload.owner, completed.asset_id), created_new=False)
-        self._table.update(Update(pk=_pk(upload.id), sk=_UPLOAD, assign={"asset_id": asset.id}))
+        # What is gone meanwhile stays gone: half of an item, which never expires, could not be read.
+        done = Update(pk=_pk(upload.id), sk=_UPLOAD, assign={"asset_id": asset.id}, condition="attribute_exists(pk)")
+        self._table.try_update(done)
         self._s3.delete_object(Bucket=source.bucket, Key=source.key)
         return asset
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.aws.dynamodb import Table, moment_of, now_s
+from comfy_serverless.jobs.document import RETENTION
 from comfy_serverless.observability import log
 from comfy_serverless.table.columns import OPEN, neglected, put_off
 from comfy_serverless.table.job_item import (
@@ -57,7 +58,9 @@ class JobReader:
 
     def open_jobs(self, owner: str) -> int:
         """How many jobs of an owner wait or run."""
-        return self._table.count("#open_owner = :owner", {"owner": owner}, index="open_by_owner")
+        condition = "#open_owner = :owner AND #created_id > :forgotten"
+        values = {"owner": owner, "forgotten": index_bound(_last_forgotten())}
+        return self._table.count(condition, values, index="open_by_owner")
 
     def page(
         self,
@@ -77,12 +80,10 @@ class JobReader:
             after: only jobs that were submitted later than at this moment.
             only_ended: only jobs that have ended.
         """
-        condition, bounds = "#owner = :owner", {"owner": owner}
-        if after is not None:
-            # A range of the index's sort key: jobs before it are not read.
-            condition, bounds = f"{condition} AND #created_id > :after", {**bounds, "after": index_bound(after)}
-            if before is not None and before <= bounds["after"]:
-                return [], None  # DynamoDB refuses a start outside of the range
+        # A range of the index's sort key: jobs before it are not read.
+        bounds = {"owner": owner, "after": index_bound(max(filter(None, [after, _last_forgotten()])))}
+        if before is not None and before <= bounds["after"]:
+            return [], None  # DynamoDB refuses a start outside of the range
         filters = [f"#labels.#label{number} = :label{number}" for number in range(len(labels))]
         names = {f"#label{number}": name for number, name in enumerate(labels)}
         values: dict[str, Any] = {f"label{number}": value for number, value in enumerate(labels.values())}
@@ -95,7 +96,7 @@ class JobReader:
         start = index_key(owner, before) if before else None
         for _ in range(MAX_LOOKS):
             page = self._table.query(
-                condition,
+                "#owner = :owner AND #created_id > :after",
                 {**bounds, **values},
                 index="by_owner",
                 filter_by=" AND ".join(filters),
@@ -152,3 +153,8 @@ class JobReader:
         placed = placed_outputs_of(state, items[1:])
         places, outputs = tuple(place for place, _ in placed), tuple(output for _, output in placed)
         return replace(state, outputs=outputs, places=places, preview=preview)
+
+
+def _last_forgotten() -> datetime:
+    """When the last of the jobs was submitted that are forgotten by now. The indexes do not have when they expire."""
+    return moment_of(now_s() + 1) - RETENTION - timedelta(milliseconds=1)

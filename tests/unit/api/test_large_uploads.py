@@ -216,6 +216,28 @@ def test_bytes_that_are_exchanged_while_they_are_checked_are_not_taken(api: ApiW
     assert complete(api, target).json["sha256"] == hashlib.sha256(bytes(len(FILM))).hexdigest()
 
 
+def test_an_upload_that_is_forgotten_while_it_is_completed_stays_so(api: ApiWorld) -> None:
+    """DynamoDB deletes it in that moment; or another completion does, which has found other bytes."""
+    target = begin(api).json
+    put(api, target)
+    uploads = api.services.uploads
+    upload = uploads.get("team", target["id"])
+    store: Any = uploads._assets
+    mint = store._mint
+
+    def minting(*arguments: Any, **fields: Any) -> Any:
+        uploads._table.delete(f"upload#{upload.id}", "upload")
+        return mint(*arguments, **fields)
+
+    store._mint = minting
+    try:
+        asset = uploads.complete(upload)
+    finally:
+        store._mint = mint
+    assert api.request("GET", f"/api/v2/assets/{asset.id}").status == 200
+    assert (complete(api, target).status, complete(api, target).code) == (404, "not_found")
+
+
 def test_a_small_file_may_be_announced_by_its_sha256_too(api: ApiWorld) -> None:
     small = FILM[:9_000]
     digest = hashlib.sha256(small).hexdigest()

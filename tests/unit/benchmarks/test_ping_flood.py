@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks.ping_flood import Job, Phase, Refusal, _promises, percentile
+from benchmarks.ping_flood import Job, Phase, Refusal, _children, _promises, percentile
 from benchmarks.pinger import UNANSWERED
 
 REFUSAL = Refusal("a bomb", 10, seconds=1.0, processor_s=1.0, peak_mb=100.0, code="missing_asset", told="too large")
@@ -47,3 +50,12 @@ def test_jobs_of_the_other_owner_must_succeed_and_go_on() -> None:
 
 def test_a_percentile_is_a_value_that_was_seen() -> None:
     assert [percentile([3.0, 1.0, 2.0], share) for share in (0.0, 0.5, 0.99, 1.0)] == [1.0, 2.0, 3.0, 3.0]
+
+
+def test_a_thread_that_ends_hides_no_child_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "0", *look(folder)]))
+    with subprocess.Popen(["sleep", "600"]) as child:
+        found = _children(os.getpid())
+        child.kill()
+    assert child.pid in found

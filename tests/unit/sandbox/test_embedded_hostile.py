@@ -22,6 +22,7 @@ from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.patience import PATIENCE_S
 from tests.unit import embedded_files as files
+from tests.unit.picture_files import png_chunk
 
 _MB = 1_000_000
 
@@ -82,7 +83,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "png: a bomb in an international text": lambda: files.png((b"iTXt", b"prompt\0\1\0\0\0" + _bomb(200 * _MB))),
     "png: many bombs": lambda: files.png(*[(b"zTXt", b"prompt\0\0" + _bomb(20 * _MB))] * 200),
     "png: no end of chunks": lambda: files.png()[:8] + b"\0\0\0\0abcd\0\0\0\0" * 120_000,
-    "png: no end of texts": lambda: files.png()[:8] + files.chunk(b"tEXt", b"prompt\0{}") * 50_000,
+    "png: no end of texts": lambda: files.png()[:8] + png_chunk(b"tEXt", b"prompt\0{}") * 50_000,
     "png: a text of gigabytes": lambda: files.png()[:8] + b"\xff\xff\xff\xfftEXt" + b"prompt\0{" * 100,
     "jpeg: overlapping tags": lambda: files.riff(b"WEBP", (b"EXIF", _overlapping_exif())),
     "jpeg: endless directories": lambda: files.segments((0xE1, b"Exif\0\0" + _endless_exif())),

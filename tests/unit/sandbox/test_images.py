@@ -189,6 +189,31 @@ def test_an_image_behind_the_first_counts_without_its_scan(check: Check) -> None
         check(photo + headless * 2, max_pixels=29_999)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_the_header_of_an_image_is_known_with_any_components(check: Check, mode: str) -> None:
+    photo = picture("JPEG", (100, 100), mode)
+    with pytest.raises(Refused, match="20000, several images"):
+        check(photo + photo, max_pixels=19_999)
+
+
+#: A header of 65,535 x 65,535 pixels, of which one thing is not as decoders take it.
+_NO_HEADERS = [
+    b"\xff\xc0\0\x14\x08\xff\xff\xff\xff\x03\x01\x11\0\x02\x11\0\x03\x11\0",
+    b"\xff\xc0\0\x11\x11\xff\xff\xff\xff\x03\x01\x11\0\x02\x11\0\x03\x11\0",
+    b"\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x01\0\x02\x11\0\x03\x11\0",
+    b"\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x11\0\x02\x20\0\x03\x11\0",
+    b"\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x11\0\x02\x11\0\x03\x11\x04",
+    b"\xff\xc0\0\x0b\x08\xff\xff\xff\xff\x01\x01\x70\0",
+]
+
+
+@pytest.mark.parametrize("like", _NO_HEADERS, ids=["length", "bits", "across", "down", "table", "gray"])
+def test_what_looks_like_a_header_in_the_video_behind_a_photo_is_none(check: Check, like: bytes) -> None:
+    """Phones write such files: megabytes of a video, in which any few bytes stand somewhere."""
+    video = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(100) + like + bytes(100)
+    assert check(picture("JPEG", (64, 64)) + video, max_pixels=4096) == ".jpg"
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -554,6 +554,26 @@ def test_jobs_are_listed_newest_first_in_pages_by_label_and_state(world: World) 
     assert world.store.open_jobs("team") == 6
 
 
+@pytest.mark.parametrize("microseconds", [0, 1, 999_999])
+def test_lists_and_counts_forget_a_job_at_the_moment_that_reads_do(world: World, microseconds: int) -> None:
+    """The indexes do not have when a job expires, and DynamoDB deletes it up to days later."""
+    created_at = datetime.now(UTC).replace(microsecond=microseconds)
+    state = world.store.submit(new_job("old", created_at=created_at))
+    assert state.expires is not None
+
+    def listed() -> list[str]:
+        entries, _ = world.store.page("team", labels={}, status=None, limit=9, before=None)
+        return [entry.id for entry in entries]
+
+    world.later(state.expires - 1 - world.clock.now_s)
+    assert (listed(), world.store.open_jobs("team")) == (["old"], 1)
+    assert world.store.read("old") is not None
+    world.later(1)
+    assert world.store.read("old") is None
+    assert (listed(), world.store.open_jobs("team")) == ([], 0)
+    assert world.store.page("team", labels={}, status=None, limit=9, before=state.created_id) == ([], None)
+
+
 def test_a_failure_with_endless_details_fits_into_an_item(world: World) -> None:
     job_id = world.submit()
     world.begin(job_id)
