@@ -7,6 +7,7 @@ owner's runs begin they are moved out of ComfyUI's sight; the newest of them are
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -33,6 +34,8 @@ MAX_KEPT_BYTES = 256 * 1024 * 1024
 _SHOWN = 5
 #: How long a process that has ended without a word may have gone on, in seconds.
 _UNHEARD_S = 3600.0
+#: There is no room for a file, or it is none to be read: a socket.
+_NOT_KEPT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENXIO})
 
 
 class _Last(NamedTuple):
@@ -122,14 +125,7 @@ class LateFiles:
 
     def _what_stands(self, folder: Path, last: _Last | None, roots: Iterable[Path]) -> Standing:
         """What the operator has in the input folder, at the first run of this process."""
-        standing = None
-        saved = _read(self._standing_file) if last is not None else None
-        if last is not None and saved is not None and saved.get("folder") == str(folder):
-            try:
-                standing = Standing(str(folder), own_folders(), saved)
-                standing.note_all_but(last.since_s, last.until_s)
-            except (KeyError, TypeError, ValueError) as error:
-                logger.warning("what was in ComfyUI's input folder before cannot be read: %r", error)
+        standing = self._standing_since(folder, last) if last is not None else None
         if last is not None:
             self._since_s, folders = last.since_s, set[str]()
             came_after = {_identity(s) for _, s in self._since(roots, seen=folders) if s.st_ctime > last.until_s}
@@ -142,6 +138,22 @@ class LateFiles:
         except OSError as error:
             logger.warning("what is in ComfyUI's input folder cannot be noted for other processes: %s", error)
             self._standing_file.unlink(missing_ok=True)
+        return standing
+
+    def _standing_since(self, folder: Path, last: _Last) -> Standing | None:
+        """What the operator has in the input folder, but for what has come with the last runs; None if it is new."""
+        standing = None
+        nothing: dict[str, Any] = {"folder": str(folder), "noted_s": last.since_s, "entries": {}}
+        for saved in (_read(self._standing_file) or nothing, nothing):
+            if isinstance(place := saved.get("folder"), str) and place != str(folder):
+                return None
+            try:
+                standing = Standing(str(folder), own_folders(), saved)
+                break
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                logger.warning("what was in ComfyUI's input folder before cannot be read: %r", error)
+        if standing is not None:
+            standing.note_all_but(last.since_s, last.until_s)
         return standing
 
     def _since(self, roots: Iterable[Path], seen: set[str] | None = None) -> list[tuple[Path, os.stat_result]]:
@@ -192,8 +204,10 @@ class LateFiles:
             target = self._keep_in / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}-{path.name[-50:]}"
             try:
                 path.rename(target)
-            except OSError:  # another file system
-                shutil.move(path, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _take_over(path, target)
         except FileNotFoundError:
             return False
         except OSError:
@@ -225,12 +239,44 @@ class LateFiles:
         for path in self._kept():
             size_bytes += _size_bytes(path)
             if size_bytes > MAX_KEPT_BYTES and (path in kept_before or size_bytes > free_bytes):
-                with suppress(OSError):
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                _remove(path)
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:
     return state.st_dev, state.st_ino, state.st_ctime_ns
+
+
+def _take_over(path: Path, target: Path) -> None:
+    """Move something to another file system. What that cannot take, for want of room or as no plain file, is removed.
+
+    Another owner would see it, and each change would leave one more part of it here. Raises OSError.
+    """
+    try:
+        shutil.move(path, target)
+    except OSError as error:
+        cannot_be_kept = _cannot_be_kept(error)
+        if cannot_be_kept or not path.is_dir():  # of a folder the rest may be at the target alone
+            _remove(target)
+        if not cannot_be_kept:
+            raise
+        logger.warning("what came into ComfyUI's folder cannot be kept, and is removed: %s", error)
+        _remove(path)
+        if path.is_symlink() or path.exists():
+            raise
+
+
+def _cannot_be_kept(error: OSError) -> bool:
+    """Whether nothing that was to be copied has been removed yet, and some of it cannot be copied."""
+    if isinstance(error, shutil.Error):  # of a folder: what it tells of each file is a text
+        reasons = [str(reason) for *_, reason in error.args[0]]
+        known = (*(f"[Errno {number}]" for number in _NOT_KEPT), "is a named pipe")
+        return all(any(each in reason for each in known) for reason in reasons)
+    return isinstance(error, shutil.SpecialFileError) or error.errno in _NOT_KEPT
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _shown(paths: list[Path], roots: Iterable[Path]) -> str:

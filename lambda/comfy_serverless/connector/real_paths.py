@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import suppress
+
+#: In the kernel's list of mounts, a character that would end a word or a line.
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 def real_folder(folder: str) -> str:
@@ -66,3 +70,17 @@ def make_writable(folder: str | os.PathLike[str]) -> None:
                     os.chmod(path, stat.S_IMODE(mode) | stat.S_IRWXU)
                 with os.scandir(path) as entries:
                     pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def mounts_in(folder: str) -> frozenset[tuple[str, str]]:
+    """What is mounted at a folder and below it: the paths, each with its device. Nobody but the operator can mount something.
+
+    A device does not tell it: a folder can be mounted at another place of its own file system.
+    """
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            words = [line.split(b" ") for line in file]
+    except OSError:  # there is no /proc
+        return frozenset()
+    mounts = ((os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), one[4])), one[2]) for one in words)
+    return frozenset((path, device.decode()) for path, device in mounts if way_below(folder, path) is not None)

@@ -10,11 +10,13 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any
 
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import TICK_S
+from comfy_serverless.connector.real_paths import mounts_in
 
 
 def _mark(inode: int, *, is_folder: bool) -> int:
@@ -42,17 +44,20 @@ class Standing:
         self._entries: dict[str, int] = {}
         #: Where the folders stand of which nothing else is in them, with the time of their last change.
         self._quiet: dict[str, tuple[int, tuple[str, ...]]] = {}
+        self._mounts = mounts_in(folder)
         if saved is None:
             self._noted_s = time.time()
             self._note(folder)
         else:
             self._noted_s = float(saved["noted_s"])
             self._entries = {path: int(mark) for path, mark in saved["entries"].items()}
+            if "mounts" in saved:
+                self._mounts = frozenset((str(path), str(device)) for path, device in saved["mounts"])
         self._paths = {mark: path for path, mark in self._entries.items()}
 
     def as_saved(self) -> dict[str, Any]:
         """What stands, as JSON takes it."""
-        return {"noted_s": self._noted_s, "entries": self._entries}
+        return {"noted_s": self._noted_s, "entries": self._entries, "mounts": sorted(self._mounts)}
 
     def note_all_but(self, began_s: float, ended_s: float) -> None:
         """Let stand, too, what is there now and has not come between two moments, in seconds since the epoch."""
@@ -64,6 +69,7 @@ class Standing:
 
     def others(self) -> list[str]:
         """The paths of what is there and does not stand. Of a folder that does not, its own alone."""
+        self._note_mounts()
         found: list[str] = []
         pending = [self._folder]
         while pending:
@@ -81,6 +87,19 @@ class Standing:
                         self._quiet[folder] = known
                 pending += known[1]
         return found
+
+    def _note_mounts(self) -> None:
+        """Let stand what the operator has mounted since, and what is there where something is not mounted any more."""
+        mounts = mounts_in(self._folder)
+        changed, self._mounts = mounts ^ self._mounts, mounts
+        for path, _ in changed:
+            self._note(os.path.dirname(path), only=path) if path != self._folder else self._note(path)
+            for folder in takewhile(lambda way: way != self._folder, map(str, PurePosixPath(path).parents)):
+                with suppress(FileNotFoundError):
+                    self._entries[folder] = _mark(os.lstat(folder).st_ino, is_folder=True)
+        if changed:
+            self._quiet.clear()
+            self._paths = {mark: path for path, mark in self._entries.items()}
 
     def _look(self, folder: str) -> tuple[list[str], tuple[str, ...]]:
         others, subfolders = [], []

@@ -14,6 +14,7 @@ import pytest
 
 from comfy_serverless.connector import late_files, standing
 from comfy_serverless.connector.folders import EngineFolders, beside
+from comfy_serverless.connector.real_paths import mounts_in
 
 
 class World:
@@ -366,3 +367,134 @@ def test_operators_files_stay_where_inodes_do_not_last(world: World, monkeypatch
     world.write("input/other.png", content="alice's")
     (world.base / "input/other.png").replace(world.base / "input/mine.png")
     assert world.turn("bob") == before - {"input/mine.png"}
+
+
+def mount(world: World, monkeypatch: pytest.MonkeyPatch, *places: str) -> None:
+    """Let folders be what the operator has mounted there: nobody else may do that for a test."""
+    paths = frozenset((str(world.base / place), "0:1") for place in places)
+    monkeypatch.setattr(standing, "mounts_in", lambda _: paths)
+
+
+@pytest.mark.parametrize("place", ["input", "input/there", "input/new", "input/new/deep"])
+def test_what_the_operator_mounts_or_unmounts_between_jobs_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (world.base / "input/there").mkdir()
+    world.turn("alice")
+    for name in (f"{place}/film.mp4", f"{place}/of/2024/film.mp4"):
+        world.write(name)
+    mount(world, monkeypatch, place)
+    there = world.names()
+    assert world.turn("bob") == there
+    world.write(f"{place}/mask.png")
+    world.write("input/new/mask.png")
+    assert not {f"{place}/mask.png", "input/new/mask.png"} & world.turn("alice")
+    (world.base / place).rename(world.base / "elsewhere")
+    world.write(f"{place}/below.png")
+    mount(world, monkeypatch)
+    assert f"{place}/below.png" in world.turn("bob")
+
+
+def test_a_mount_that_was_there_is_known_to_the_next_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.write("input/nas/film.mp4")
+    mount(world, monkeypatch, "input/nas")
+    before = world.turn("alice")
+    world.write("input/nas/mask.png")
+    world.held.close()
+    world.held = EngineFolders(world.folders)
+    assert world.turn("bob") == before
+
+
+def test_mounts_are_read_from_the_kernels_list() -> None:
+    mounted = dict(mounts_in("/proc"))
+    assert os.path.ismount("/proc") == ("/proc" in mounted)
+    assert all(f"{path}/".startswith("/proc/") for path in mounted)
+    assert mounts_in("/nowhere") == frozenset()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The input folder is on another file system than what is kept."""
+    rename = Path.rename
+
+    def renames(path: Path, target: Path) -> Path:
+        if "late" in Path(target).parts:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renames)
+    renamed = os.rename
+
+    def os_renames(path: str | Path, target: str | Path) -> None:
+        if "late" in Path(target).parts:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        renamed(path, target)
+
+    monkeypatch.setattr(os, "rename", os_renames)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_is_on_another_file_system_is_moved_there(world: World) -> None:
+    before = world.turn("alice")
+    world.write("input/mask.png", content="mask")
+    world.write("input/new/deep/mask.png", content="deep")
+    (world.base / "input/link").symlink_to(world.base / "output/kept")
+    assert world.turn("bob") == before
+    assert {"mask", "deep"} <= set(world.kept())
+    assert (world.base / "output/kept/deep/old.png").is_file()
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("name", ["mask.png", "new/deep/mask.png"])
+@pytest.mark.parametrize("what", ["no room", "a pipe"])
+def test_what_another_file_system_cannot_take_is_seen_by_nobody_and_leaves_no_parts(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+) -> None:
+    before = world.turn("alice")
+    world.write(f"input/{name}", content="mask")
+    if what == "a pipe":
+        (world.base / "input" / name).unlink()
+        os.mkfifo(world.base / "input" / name)
+    else:
+
+        def full(_: object, target: str | Path, **__: object) -> None:
+            Path(target).write_text("a part")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("shutil.copyfile", full)
+    assert world.turn("bob") == before
+    assert world.kept() == []
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_cannot_be_removed_is_not_copied_again_at_each_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.turn("alice")
+    world.write("input/mask.png")
+    unlink = os.unlink
+
+    def refused(path: str | Path, **arguments: object) -> None:
+        if str(path) == str(world.base / "input/mask.png"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path, **arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "unlink", refused)
+    for owner in ("bob", "alice", "bob"):
+        assert "input/mask.png" in world.turn(owner), "nobody may take it"
+    assert world.kept() == []
+
+
+@pytest.mark.parametrize("written", ["", "{", "[]", '{"folder": 1}', '{"noted_s": 1, "entries": []}'])
+def test_what_a_dead_process_has_left_is_moved_whatever_has_become_of_its_notes(world: World, written: str) -> None:
+    time.sleep(0.06)
+    before = world.turn("alice")
+    world.write("input/mask.png")
+    notes = beside(world.folders["output"]) / "standing.json"
+    if written:
+        notes.write_text(written)
+    else:
+        notes.unlink()
+    dead, world.held = world.held, EngineFolders(world.folders)
+    assert world.turn("bob") == before
+    dead.close()
