@@ -73,7 +73,7 @@ def make_writable(folder: str | os.PathLike[str]) -> None:
 
 
 def mounts_in(folder: str) -> frozenset[tuple[str, str]]:
-    """What is mounted at a folder and below it: the paths, each with its device. Nobody but the operator can mount something.
+    """What is mounted at a folder and below it: paths, each with its device. Only the operator can do that.
 
     A device does not tell it: a folder can be mounted at another place of its own file system.
     """
