@@ -109,6 +109,12 @@ class EngineFolders:
             self._folders = dict(folders)
             self._made_like = _states(self._folders)
 
+    def is_operators(self, name: str) -> bool:
+        """Whether a file in the input folder is the operator's, for all owners. `name`: its way there, without `..`."""
+        with self._change:
+            folder = self._folders["input"]
+            return self._late.is_operators(folder.resolve() / name, folder)
+
     def restore(self) -> None:
         """Make ComfyUI's folders again that are gone, or that a node has put something else in the place of.
 

@@ -88,6 +88,13 @@ class LateFiles:
         self._remembered.folders = folders_there
         self._tell(None)
 
+    def is_operators(self, path: Path, input_folder: Path) -> bool:
+        """Whether a file in the input folder was there before all jobs, or has come since without them."""
+        standing, folder = self._standing, input_folder.resolve()
+        if standing is None and (last := self._last()) is not None:
+            standing = self._standing_since(folder, last)
+        return standing is None or standing.stands(str(path))
+
     def see(self) -> None:
         """Note that the runs of the owner go on, or have just ended."""
         if self._owner is not None:

@@ -7,6 +7,7 @@ a file that stands, change nothing. A folder into which nothing has come since i
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -88,6 +89,22 @@ class Standing:
                 pending += known[1]
         return found
 
+    def stands(self, path: str) -> bool:
+        """Whether what is at a path, below the folder and with no `..` in it, stands; so does all behind a link."""
+        for part in (*map(str, reversed(PurePosixPath(path).parents)), path):
+            if not part.startswith(f"{self._folder}/"):
+                continue
+            try:
+                state = os.lstat(part)
+            except OSError:
+                return False
+            is_folder = stat.S_ISDIR(state.st_mode)
+            if not self._is_one(part, _mark(state.st_ino, is_folder=is_folder)):
+                return False
+            if stat.S_ISLNK(state.st_mode):
+                return True
+        return True
+
     def _note_mounts(self) -> None:
         """Let stand what the operator has mounted since, and what is there where something is not mounted any more."""
         mounts = mounts_in(self._folder)
@@ -107,13 +124,18 @@ class Standing:
             for entry in entries:
                 is_folder = entry.is_dir(follow_symlinks=False)
                 mark = _mark(entry.inode(), is_folder=is_folder)
-                was = self._entries.get(entry.path)
-                stands = was == mark or self._is_the_same(entry.path, was, mark) or self._is_renamed(entry.path, mark)
-                if not stands and not (is_folder and entry.path in self._come_and_go):
+                if not self._is_one(entry.path, mark):
                     others.append(entry.path)
                 elif is_folder:
                     subfolders.append(entry.path)
         return others, tuple(subfolders)
+
+    def _is_one(self, path: str, mark: int) -> bool:
+        """Whether something stands, or is a folder on the way to ours."""
+        was = self._entries.get(path)
+        if was == mark or (mark & 1 and path in self._come_and_go):
+            return True
+        return self._is_the_same(path, was, mark) or self._is_renamed(path, mark)
 
     def _is_the_same(self, path: str, was: int | None, mark: int) -> bool:
         """Whether what has a name still has it, by another inode: some file systems of virtual machines change them."""

@@ -498,3 +498,24 @@ def test_what_a_dead_process_has_left_is_moved_whatever_has_become_of_its_notes(
     dead, world.held = world.held, EngineFolders(world.folders)
     assert world.turn("bob") == before
     dead.close()
+
+
+def test_a_file_is_for_all_if_the_operator_has_put_it_there(world: World) -> None:
+    world.write("input/pets/cat.png")
+    world.write("elsewhere/far.png")
+    (world.base / "input/link").symlink_to(world.base / "elsewhere")
+    time.sleep(0.06)
+    operators = ("mine.png", "pets/cat.png", "link/far.png")
+    for _ in range(2):  # and of a process that comes after this one's death
+        assert all(map(world.held.is_operators, operators))
+        world.turn("alice")
+        for name in ("mask.png", "pets/mask.png", "new/mask.png", "3d/mask.png"):
+            world.write(f"input/{name}")
+        (world.base / "input/hers").unlink(missing_ok=True)
+        (world.base / "input/hers").symlink_to(world.base / "output")
+        assert all(map(world.held.is_operators, operators))
+        hers = ("mask.png", "pets/mask.png", "new/mask.png", "3d/mask.png", "hers/old.png", "gone.png")
+        assert not any(map(world.held.is_operators, hers))
+        dead, world.held = world.held, EngineFolders(world.folders)
+        assert not any(map(world.held.is_operators, hers))
+        dead._late.see()
