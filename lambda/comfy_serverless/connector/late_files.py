@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 #: How much of them is kept beside what was moved last, in bytes.
 MAX_KEPT_BYTES = 256 * 1024 * 1024
 _SHOWN = 5
-#: How long a process that has ended without a word may have gone on, in seconds.
+#: How long a process that has ended without a word may have gone on, and a run in it, in seconds.
 _UNHEARD_S = 3600.0
 #: There is no room for a file, or it is none to be read: a socket.
 _NOT_KEPT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENXIO})
@@ -60,6 +60,8 @@ class LateFiles:
     def __init__(self, root: Path) -> None:
         self._keep_in = root / "late"
         self._turn_file, self._standing_file = root / "owner.json", root / "standing.json"
+        #: It is there while a run may be going on.
+        self._running_file = root / "running"
         self._remembered = Remembered()
         self._standing: Standing | None = None
         self._owner: str | None = None
@@ -71,12 +73,15 @@ class LateFiles:
         """Note whose runs begin now; if the last ones were another's, what is there of those is moved out."""
         whose = hashlib.sha256(owner.encode()).hexdigest()[:32]
         last = self._last()
+        with suppress(OSError):
+            self._running_file.touch()
         roots = [folders[kind] for kind in WRITTEN if kind in folders]
         if self._standing is None:
             self._standing = self._what_stands(folders["input"].resolve(), last, roots)
         if last is not None and last.owner == whose:
             if last.until_s == math.inf and self._owner == whose:
-                self.see()
+                with suppress(OSError):
+                    os.utime(self._turn_file)
             else:
                 self._owner = whose
                 self._tell(None)
@@ -96,10 +101,11 @@ class LateFiles:
         return standing is None or standing.stands(str(path))
 
     def see(self) -> None:
-        """Note that the runs of the owner go on, or have just ended."""
+        """Note that the runs of the owner have just ended."""
         if self._owner is not None:
             with suppress(OSError):
                 os.utime(self._turn_file)
+                self._running_file.unlink(missing_ok=True)
 
     def end(self) -> None:
         """Note that the engine has ended: what comes from now on is the operator's."""
@@ -113,7 +119,8 @@ class LateFiles:
             if saved is not None:
                 seen_s, until_s = self._turn_file.stat().st_mtime, saved["until_s"]
                 if until_s is None:
-                    until_s = math.inf if time.time() - seen_s < _UNHEARD_S or self._owner is not None else seen_s
+                    ended_s = seen_s + _UNHEARD_S if self._running_file.exists() else seen_s
+                    until_s = math.inf if time.time() - seen_s < _UNHEARD_S or self._owner is not None else ended_s
                 before = frozenset((int(device), int(inode), int(ns)) for device, inode, ns in saved["before"])
                 return _Last(str(saved["owner"]), float(saved["since_s"]), float(until_s), before)
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -189,7 +196,7 @@ class LateFiles:
                 "moved to %s before another owner's run: %s. Files for all owners are put there before the first job",
                 *(len(brought), self._keep_in, _shown(brought, [input_folder])),
             )
-        if moved or brought:
+        if set(self._kept()) - kept_before:
             self._make_room(kept_before)
 
     def _is_late(self, path: Path, state: os.stat_result) -> bool:

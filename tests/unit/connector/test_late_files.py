@@ -241,6 +241,25 @@ def test_long_after_a_process_has_died_what_came_since_is_the_operators(world: W
     dead.close()
 
 
+def test_what_a_run_has_left_that_died_with_its_process_is_its_owners_however_late_it_is_found(world: World) -> None:
+    before = world.turn("alice")
+    turn = world.held.hold(owner="alice")
+    turn.__enter__()
+    began_s = time.time()
+    time.sleep(0.06)
+    world.write("input/mask.png")
+    root = beside(world.folders["output"])
+    os.utime(root / "owner.json", (began_s, began_s))
+    os.close(world.held._held or 0)  # the process is gone, with all that it held
+    dead, world.held = world.held, EngineFolders(world.folders)
+    dead._held = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: began_s + 2 * late_files._UNHEARD_S)
+        assert world.turn("bob") == before
+    turn.__exit__(None, None, None)
+    dead.close()
+
+
 def test_processes_that_have_the_folders_in_turn_know_of_each_other(world: World) -> None:
     before = world.turn("alice")
     ours, theirs = world.held, EngineFolders(world.folders)
