@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from comfy_serverless.connector.progress import Progress
+from comfy_serverless.errors import ComfyError
 from tests.contract.engines import REAL_COMFYUI
 from tests.contract.shared_worker import SharedWorker
 
@@ -329,3 +330,26 @@ def test_nodes_that_keep_a_name_in_the_jobs_folder_are_told_to_nobody(world: Wor
         assert told[-1].done == graph.keys()
         assert set(run.cached_nodes) | set(run.timings.node_ms) == graph.keys()
     assert set(run.cached_nodes) == {"joined", "picture"}
+
+
+@pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine makes no texts")
+@pytest.mark.parametrize("link", [["picture", 0], ["joined", 4], ["handed", 0]])
+def test_errors_of_those_nodes_are_told_as_the_savers(world: World, link: list[Any]) -> None:
+    if "ComfySwitchNode" not in world.classes:
+        pytest.skip("this ComfyUI has no node that hands on what it is given")
+    graph = {
+        "number": {"class_type": "PrimitiveInt", "inputs": {"value": 3}},
+        "handed": {
+            "class_type": "ComfySwitchNode",
+            "inputs": {"switch": True, "on_true": ["number", 0], "on_false": ["number", 0]},
+        },
+        "joined": {"class_type": "StringConcatenate", "inputs": {"string_a": "a", "string_b": "b", "delimiter": "-"}},
+        "picture": {"class_type": "EmptyImage", "inputs": MAKERS["IMAGE"][1]},
+        "1": {"class_type": "SaveImage", "inputs": {"images": ["picture", 0], "filename_prefix": link}},
+    }
+    connector = world.worker.connector
+    with connector.hold_folders(lambda: None, owner="bob"), pytest.raises(ComfyError, match="Node 1 ") as failed:
+        connector.run(graph, apart_as=str(uuid.uuid4()), recalls_as="bob")
+    told = f"{failed.value} {failed.value.details.get('node_id')} {[*failed.value.details.get('node_errors', ())]}"
+    assert "1.name" not in told
+    assert "1.folder" not in told

@@ -338,6 +338,7 @@ class WorkflowRun:
             frame_nodes=self._frame_nodes,
             is_elsewhere=self._engine.process is None,
             silent=silent,
+            given=self.graph,
         )
         process = self._engine.process
         has_own_gpu = process is not None and gpu_bytes(self._engine.stats)[1] > 0
