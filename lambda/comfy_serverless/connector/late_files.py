@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: How much of them is kept beside what was moved last, in bytes.
 MAX_KEPT_BYTES = 256 * 1024 * 1024
+#: How many files and folders: each change of owners that moves one looks through them.
+MOST_KEPT = 1000
 _SHOWN = 5
 #: How long a process that has ended without a word may have gone on, and a run in it, in seconds.
 _UNHEARD_S = 3600.0
@@ -178,8 +180,13 @@ class LateFiles:
         ]
 
     def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing) -> None:
-        kept_before = set(self._kept())
+        for own in own_folders():
+            make_writable(input_folder / own)
         late = [path for path, state in self._since(roots) if self._is_late(path, state)]
+        others = [Path(path) for path in standing.others()]
+        if not late and not others:
+            return
+        kept_before = set(self._kept())
         if moved := [path for path in late if self.move_out(path)]:
             logger.warning(
                 "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
@@ -188,16 +195,13 @@ class LateFiles:
             )
         for path in moved:
             self._remove_empty(path.parent, roots)
-        for own in own_folders():
-            make_writable(input_folder / own)
-        if brought := [path for path in map(Path, standing.others()) if self.move_out(path)]:
+        if brought := [path for path in others if self.move_out(path)]:
             logger.warning(
                 "%d files or folders came into ComfyUI's input folder while jobs of one owner were there. They were "
                 "moved to %s before another owner's run: %s. Files for all owners are put there before the first job",
                 *(len(brought), self._keep_in, _shown(brought, [input_folder])),
             )
-        if set(self._kept()) - kept_before:
-            self._make_room(kept_before)
+        self._make_room(kept_before)
 
     def _is_late(self, path: Path, state: os.stat_result) -> bool:
         """Whether a file has come since, and not only a new name, right or time for one that was there."""
@@ -249,8 +253,12 @@ class LateFiles:
 
         What was moved last may be a file that the operator has just put there: it stays while as much again is free.
         """
-        size_bytes, free_bytes = 0, shutil.disk_usage(self._keep_in).free
-        for path in self._kept():
+        kept = self._kept()
+        size_bytes, free_bytes = 0, shutil.disk_usage(self._keep_in).free if kept else 0
+        for position, path in enumerate(kept):
+            if position >= MOST_KEPT and path in kept_before:
+                _remove(path)
+                continue
             size_bytes += _size_bytes(path)
             if size_bytes > MAX_KEPT_BYTES and (path in kept_before or size_bytes > free_bytes):
                 _remove(path)

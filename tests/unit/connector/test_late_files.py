@@ -107,6 +107,24 @@ def test_the_oldest_of_what_is_kept_makes_room(world: World, monkeypatch: pytest
     assert world.kept() == ["3333", "4444"]
 
 
+def test_the_oldest_of_many_make_room_and_are_looked_through_only_when_something_is_moved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_files, "MOST_KEPT", 3)
+    world.turn("alice")
+    for number in range(5):
+        world.write(f"input/{number}", content=str(number))
+    world.turn("bob")
+    assert world.kept() == ["0", "1", "2", "3", "4"], "what was moved last"
+    with monkeypatch.context() as patch:
+        patch.delattr(late_files.LateFiles, "_kept")
+        world.turn("alice")
+    world.write("input/last", content="last")
+    world.turn("bob")
+    assert len(world.kept()) == 3
+    assert "last" in world.kept()
+
+
 def test_what_a_node_puts_into_the_input_folder_is_its_owners_alone(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
