@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import TICK_S, WRITTEN, Remembered
-from comfy_serverless.connector.real_paths import make_writable
+from comfy_serverless.connector.real_paths import make_writable, remove_tree, walk
 from comfy_serverless.connector.standing import Standing
 from comfy_serverless.graph.file_inputs import own_folders
 
@@ -214,8 +214,8 @@ class LateFiles:
         """Move a file or a folder out of ComfyUI's sight; whether there was more than empty folders."""
         try:
             make_writable(path)
-            if not path.is_symlink() and path.is_dir() and not any(names for *_, names in os.walk(path)):
-                shutil.rmtree(path)
+            if not path.is_symlink() and path.is_dir() and not any(names for *_, names in walk(path)):
+                remove_tree(path)
                 return False
             self._keep_in.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The longest name of a file has 255 bytes, and a character up to four.
@@ -275,7 +275,7 @@ def _take_over(path: Path, target: Path) -> None:
     """
     try:
         shutil.move(path, target)
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         cannot_be_kept = _cannot_be_kept(error)
         if cannot_be_kept or not path.is_dir():  # of a folder the rest may be at the target alone
             _remove(target)
@@ -287,8 +287,10 @@ def _take_over(path: Path, target: Path) -> None:
             raise
 
 
-def _cannot_be_kept(error: OSError) -> bool:
+def _cannot_be_kept(error: OSError | RecursionError) -> bool:
     """Whether nothing that was to be copied has been removed yet, and some of it cannot be copied."""
+    if isinstance(error, RecursionError):  # while it was copied: it is as deep for what removes it
+        return True
     if isinstance(error, shutil.Error):  # of a folder: what it tells of each file is a text
         reasons = [str(reason) for *_, reason in error.args[0]]
         known = (*(f"[Errno {number}]" for number in _NOT_KEPT), "is a named pipe")
@@ -298,7 +300,7 @@ def _cannot_be_kept(error: OSError) -> bool:
 
 def _remove(path: Path) -> None:
     with suppress(OSError):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _shown(paths: list[Path], roots: Iterable[Path]) -> str:
@@ -310,7 +312,7 @@ def _size_bytes(path: Path) -> int:
     size_bytes = 0
     with suppress(OSError):
         size_bytes = path.lstat().st_size
-    for folder, _, names in os.walk(path):
+    for folder, _, names in walk(path):
         for name in names:
             with suppress(OSError):
                 size_bytes += Path(folder, name).lstat().st_size

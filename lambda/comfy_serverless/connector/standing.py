@@ -17,7 +17,7 @@ from typing import Any
 
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import TICK_S
-from comfy_serverless.connector.real_paths import mounts_in
+from comfy_serverless.connector.real_paths import mounts_in, walk
 
 
 def _mark(inode: int, *, is_folder: bool) -> int:
@@ -63,7 +63,7 @@ class Standing:
     def note_all_but(self, began_s: float, ended_s: float) -> None:
         """Let stand, too, what is there now and has not come between two moments, in seconds since the epoch."""
         for path in self.others():
-            below = (os.path.join(folder, name) for folder, *names in os.walk(path) for name in (*names[0], *names[1]))
+            below = (os.path.join(folder, name) for folder, *names in walk(path) for name in (*names[0], *names[1]))
             if not any(_changed_between(began_s, ended_s, each) for each in (path, *below)):
                 self._note(os.path.dirname(path), only=path)
         self._paths = {mark: path for path, mark in self._entries.items()}

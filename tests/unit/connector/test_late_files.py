@@ -14,7 +14,7 @@ import pytest
 
 from comfy_serverless.connector import late_files, standing
 from comfy_serverless.connector.folders import EngineFolders, beside
-from comfy_serverless.connector.real_paths import mounts_in
+from comfy_serverless.connector.real_paths import mounts_in, remove_tree
 
 
 class World:
@@ -556,3 +556,38 @@ def test_a_file_is_for_all_if_the_operator_has_put_it_there(world: World) -> Non
         dead, world.held = world.held, EngineFolders(world.folders)
         assert not any(map(world.held.is_operators, hers))
         dead._late.see()
+
+
+@pytest.mark.parametrize("place", ["input", "output/comfy-serverless/run"])
+@pytest.mark.parametrize("has_file", [False, True])
+def test_folders_of_any_depth_hold_up_no_other_owner(
+    world: World, monkeypatch: pytest.MonkeyPatch, place: str, *, has_file: bool
+) -> None:
+    (world.base / "output/comfy-serverless").mkdir()
+    before = world.turn("alice")
+    world.held.kept("run")
+    (world.base / place).mkdir(exist_ok=True)
+    monkeypatch.chdir(world.base / place)
+    for _ in range(1200):  # deeper than Python calls itself
+        Path("d").mkdir()
+        os.chdir("d")
+    if has_file:
+        Path("mask.png").touch()
+    monkeypatch.chdir(world.base)
+    assert world.turn("bob") == before
+    remove_tree(beside(world.folders["output"]))  # pytest could not
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_folders_of_any_depth_on_another_file_system_hold_up_no_other_owner(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.turn("alice")
+    monkeypatch.chdir(world.base / "input")
+    for _ in range(1200):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("mask.png").touch()
+    monkeypatch.chdir(world.base)
+    assert world.turn("bob") == before
+    assert world.kept() == []
