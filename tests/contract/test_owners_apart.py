@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from comfy_serverless.connector.progress import Progress
+from comfy_serverless.errors import ComfyError
 from tests.contract.engines import REAL_COMFYUI
 from tests.contract.shared_worker import SharedWorker
 
@@ -307,3 +310,46 @@ def test_a_loader_reads_nothing_of_others_by_a_name_that_nodes_hand_on(world: Wo
         "2": {"class_type": "SaveGLB", "inputs": {"mesh": ["1", 6], "filename_prefix": "loot"}},
     }
     assert world.faults(graph) == []
+
+
+@pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine makes no texts")
+def test_nodes_that_keep_a_name_in_the_jobs_folder_are_told_to_nobody(world: World) -> None:
+    graph = {
+        "joined": {"class_type": "StringConcatenate", "inputs": {"string_a": "a", "string_b": "b", "delimiter": "-"}},
+        "picture": {"class_type": "EmptyImage", "inputs": MAKERS["IMAGE"][1]},
+        "1": {"class_type": "SaveImage", "inputs": {"images": ["picture", 0], "filename_prefix": ["joined", 0]}},
+    }
+    for _ in range(2):
+        told: list[Progress] = []
+        with world.worker.connector.hold_folders(lambda: None, owner="bob"):
+            run = world.worker.connector.run(
+                graph, apart_as=str(uuid.uuid4()), recalls_as="bob", on_progress=told.append
+            )
+        assert {progress.nodes_total for progress in told} == {len(graph)}
+        assert {progress.current_node for progress in told} <= {None, *graph}
+        assert told[-1].done == graph.keys()
+        assert set(run.cached_nodes) | set(run.timings.node_ms) == graph.keys()
+    assert set(run.cached_nodes) == {"joined", "picture"}
+
+
+@pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine makes no texts")
+@pytest.mark.parametrize("link", [["picture", 0], ["joined", 4], ["handed", 0]])
+def test_errors_of_those_nodes_are_told_as_the_savers(world: World, link: list[Any]) -> None:
+    if "ComfySwitchNode" not in world.classes:
+        pytest.skip("this ComfyUI has no node that hands on what it is given")
+    graph = {
+        "number": {"class_type": "PrimitiveInt", "inputs": {"value": 3}},
+        "handed": {
+            "class_type": "ComfySwitchNode",
+            "inputs": {"switch": True, "on_true": ["number", 0], "on_false": ["number", 0]},
+        },
+        "joined": {"class_type": "StringConcatenate", "inputs": {"string_a": "a", "string_b": "b", "delimiter": "-"}},
+        "picture": {"class_type": "EmptyImage", "inputs": MAKERS["IMAGE"][1]},
+        "1": {"class_type": "SaveImage", "inputs": {"images": ["picture", 0], "filename_prefix": link}},
+    }
+    connector = world.worker.connector
+    with connector.hold_folders(lambda: None, owner="bob"), pytest.raises(ComfyError, match="Node 1 ") as failed:
+        connector.run(graph, apart_as=str(uuid.uuid4()), recalls_as="bob")
+    told = f"{failed.value} {failed.value.details.get('node_id')} {[*failed.value.details.get('node_errors', ())]}"
+    assert "1.name" not in told
+    assert "1.folder" not in told

@@ -49,6 +49,10 @@ class InputFolder:
         self.failure: Exception | None = None
         self.upload_failure: Exception | None = None
         self.input_directory: Path | None = None
+        self.of_others: set[str] = set()
+
+    def is_for_all(self, name: str) -> bool:
+        return name not in self.of_others
 
     def wait_ready(self, timeout_s: float | None = None) -> None:
         if self.failure:

@@ -44,6 +44,7 @@ class OutputCollector:
         files: tells what the run has made.
         on_progress: called with every new snapshot.
         on_output: called with each output once, as soon as it exists.
+        given: the graph that progress is told of: without nodes of ours. As submitted by default.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class OutputCollector:
         *,
         on_progress: Callable[[Progress], None] | None,
         on_output: Callable[[Output], None] | None,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
         self._graph = graph
         self._files = files
         self._on_progress = on_progress
         self._on_output = on_output
-        self._tracker = ProgressTracker(graph) if on_progress is not None else None
+        self._tracker = ProgressTracker(graph if given is None else given) if on_progress is not None else None
         self._frame_nodes = frame_nodes_of(graph)
         self._writers = Writers(graph)
         self._cached: frozenset[str] = frozenset()

@@ -43,6 +43,11 @@ class EngineAsked:
         """ComfyUI's input folder, if it is on this machine."""
         return self._engine.input_directory
 
+    def is_for_all(self, name: str) -> bool:
+        """Whether a file in the input folder, by its way there, is there for jobs of all owners, as far as is known."""
+        own = self._engine.own_folders if self._engine.process is not None else None
+        return own is None or own.is_operators(name)
+
     @property
     def server_address(self) -> str | None:
         """`http://host:port` of ComfyUI, without user name and password; None after `kill_api`."""

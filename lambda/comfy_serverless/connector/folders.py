@@ -25,7 +25,7 @@ from pathlib import Path
 from comfy_serverless import locks
 from comfy_serverless.connector.late_files import LateFiles
 from comfy_serverless.connector.made_files import JOBS_FOLDER, WRITTEN
-from comfy_serverless.connector.real_paths import make_writable
+from comfy_serverless.connector.real_paths import make_writable, remove_tree, walk
 from comfy_serverless.graph.file_inputs import own_folders
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,12 @@ class EngineFolders:
             self._folders = dict(folders)
             self._made_like = _states(self._folders)
 
+    def is_operators(self, name: str) -> bool:
+        """Whether a file in the input folder is the operator's, for all owners. `name`: its way there, without `..`."""
+        with self._change:
+            folder = self._folders["input"]
+            return self._late.is_operators(folder.resolve() / name, folder)
+
     def restore(self) -> None:
         """Make ComfyUI's folders again that are gone, or that a node has put something else in the place of.
 
@@ -148,7 +154,7 @@ class EngineFolders:
     def kept_bytes(self, run: str) -> int:
         """The size of the kept files of a run, in bytes."""
         size_bytes = 0
-        for folder, _, names in os.walk(self.kept(run)):
+        for folder, _, names in walk(self.kept(run)):
             for name in names:
                 with suppress(FileNotFoundError):
                     size_bytes += Path(folder, name).lstat().st_size
@@ -319,7 +325,7 @@ def files_in(folder: Path) -> list[os.DirEntry[str]]:
 
 def names_below(folder: Path) -> Iterator[str]:
     """The names of all files below a folder, each with and without its way there. Links to folders are not followed."""
-    for path, _, names in os.walk(folder):
+    for path, _, names in walk(folder):
         way = Path(path).relative_to(folder)
         for name in names:
             yield name
@@ -347,7 +353,17 @@ def _remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it; links are not followed. What cannot be removed is logged."""
     if folder.is_dir() and not folder.is_symlink():
         try:
-            shutil.rmtree(folder)
+            remove_tree(folder)
         except OSError:  # there is a folder in it in which nothing may be changed
             make_writable(folder)
-            shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))
+            try:
+                remove_tree(folder)
+            except OSError:
+                _remove_what_can_be(folder)
+
+
+def _remove_what_can_be(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))
+    except RecursionError:
+        logger.warning("%s not removed: it is too deep", folder)

@@ -82,7 +82,7 @@ class PromptFollower:
 
     Args:
         prompt_id: the prompt.
-        graph: as submitted; names nodes in errors.
+        graph: as submitted.
         now: monotonic time, in seconds, as in every other method.
         deadline: when to ask it to stop; None for never.
         execution_s: how long it may execute; None for as long as the deadline allows.
@@ -90,6 +90,7 @@ class PromptFollower:
         frame_nodes: ids of the nodes whose frames are results.
         is_elsewhere: whether the engine is not ours to restart.
         silent: returns the nodes that have nothing to show if they are cached: see `silent_classes`.
+        given: the graph whose nodes errors name: without nodes of ours. As submitted by default.
     """
 
     def __init__(
@@ -104,10 +105,11 @@ class PromptFollower:
         frame_nodes: Collection[str] = (),
         is_elsewhere: bool = False,
         silent: Callable[[], Collection[str]] = frozenset,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
         self.prompt_id = prompt_id
         self.state = State.SUBMITTING
-        self._graph = graph
+        self._given = graph if given is None else given
         self._deadline = deadline
         self._execution_s = execution_s
         self._stall_s = stall_s
@@ -375,7 +377,7 @@ class PromptFollower:
 
     def _failure(self, data: Mapping[str, Any]) -> ComfyError:
         node_id = str(data.get("node_id") or "?")
-        node = identify_node(self._graph, node_id, self._story.display_nodes.get(node_id))
+        node = identify_node(self._given, node_id, self._story.display_nodes.get(node_id))
         return execution_failure(data, node_id=node.node_id, class_type=node.class_type)
 
     def _finish(

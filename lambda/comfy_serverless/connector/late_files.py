@@ -7,6 +7,7 @@ owner's runs begin they are moved out of ComfyUI's sight; the newest of them are
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import TICK_S, WRITTEN, Remembered
-from comfy_serverless.connector.real_paths import make_writable
+from comfy_serverless.connector.real_paths import make_writable, remove_tree, walk
 from comfy_serverless.connector.standing import Standing
 from comfy_serverless.graph.file_inputs import own_folders
 
@@ -30,9 +31,13 @@ logger = logging.getLogger(__name__)
 
 #: How much of them is kept beside what was moved last, in bytes.
 MAX_KEPT_BYTES = 256 * 1024 * 1024
+#: How many files and folders: each change of owners that moves one looks through them.
+MOST_KEPT = 1000
 _SHOWN = 5
-#: How long a process that has ended without a word may have gone on, in seconds.
+#: How long a process that has ended without a word may have gone on, and a run in it, in seconds.
 _UNHEARD_S = 3600.0
+#: There is no room for a file, or it is none to be read: a socket.
+_NOT_KEPT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENXIO})
 
 
 class _Last(NamedTuple):
@@ -57,6 +62,8 @@ class LateFiles:
     def __init__(self, root: Path) -> None:
         self._keep_in = root / "late"
         self._turn_file, self._standing_file = root / "owner.json", root / "standing.json"
+        #: It is there while a run may be going on.
+        self._running_file = root / "running"
         self._remembered = Remembered()
         self._standing: Standing | None = None
         self._owner: str | None = None
@@ -68,12 +75,15 @@ class LateFiles:
         """Note whose runs begin now; if the last ones were another's, what is there of those is moved out."""
         whose = hashlib.sha256(owner.encode()).hexdigest()[:32]
         last = self._last()
+        with suppress(OSError):
+            self._running_file.touch()
         roots = [folders[kind] for kind in WRITTEN if kind in folders]
         if self._standing is None:
             self._standing = self._what_stands(folders["input"].resolve(), last, roots)
         if last is not None and last.owner == whose:
             if last.until_s == math.inf and self._owner == whose:
-                self.see()
+                with suppress(OSError):
+                    os.utime(self._turn_file)
             else:
                 self._owner = whose
                 self._tell(None)
@@ -85,11 +95,19 @@ class LateFiles:
         self._remembered.folders = folders_there
         self._tell(None)
 
+    def is_operators(self, path: Path, input_folder: Path) -> bool:
+        """Whether a file in the input folder was there before all jobs, or has come since without them."""
+        standing, folder = self._standing, input_folder.resolve()
+        if standing is None and (last := self._last()) is not None:
+            standing = self._standing_since(folder, last)
+        return standing is None or standing.stands(str(path))
+
     def see(self) -> None:
-        """Note that the runs of the owner go on, or have just ended."""
+        """Note that the runs of the owner have just ended."""
         if self._owner is not None:
             with suppress(OSError):
                 os.utime(self._turn_file)
+                self._running_file.unlink(missing_ok=True)
 
     def end(self) -> None:
         """Note that the engine has ended: what comes from now on is the operator's."""
@@ -103,7 +121,8 @@ class LateFiles:
             if saved is not None:
                 seen_s, until_s = self._turn_file.stat().st_mtime, saved["until_s"]
                 if until_s is None:
-                    until_s = math.inf if time.time() - seen_s < _UNHEARD_S or self._owner is not None else seen_s
+                    ended_s = seen_s + _UNHEARD_S if self._running_file.exists() else seen_s
+                    until_s = math.inf if time.time() - seen_s < _UNHEARD_S or self._owner is not None else ended_s
                 before = frozenset((int(device), int(inode), int(ns)) for device, inode, ns in saved["before"])
                 return _Last(str(saved["owner"]), float(saved["since_s"]), float(until_s), before)
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -122,14 +141,7 @@ class LateFiles:
 
     def _what_stands(self, folder: Path, last: _Last | None, roots: Iterable[Path]) -> Standing:
         """What the operator has in the input folder, at the first run of this process."""
-        standing = None
-        saved = _read(self._standing_file) if last is not None else None
-        if last is not None and saved is not None and saved.get("folder") == str(folder):
-            try:
-                standing = Standing(str(folder), own_folders(), saved)
-                standing.note_all_but(last.since_s, last.until_s)
-            except (KeyError, TypeError, ValueError) as error:
-                logger.warning("what was in ComfyUI's input folder before cannot be read: %r", error)
+        standing = self._standing_since(folder, last) if last is not None else None
         if last is not None:
             self._since_s, folders = last.since_s, set[str]()
             came_after = {_identity(s) for _, s in self._since(roots, seen=folders) if s.st_ctime > last.until_s}
@@ -144,6 +156,22 @@ class LateFiles:
             self._standing_file.unlink(missing_ok=True)
         return standing
 
+    def _standing_since(self, folder: Path, last: _Last) -> Standing | None:
+        """What the operator has in the input folder, but for what has come with the last runs; None if it is new."""
+        standing = None
+        nothing: dict[str, Any] = {"folder": str(folder), "noted_s": last.since_s, "entries": {}}
+        for saved in (_read(self._standing_file) or nothing, nothing):
+            if isinstance(place := saved.get("folder"), str) and place != str(folder):
+                return None
+            try:
+                standing = Standing(str(folder), own_folders(), saved)
+                break
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                logger.warning("what was in ComfyUI's input folder before cannot be read: %r", error)
+        if standing is not None:
+            standing.note_all_but(last.since_s, last.until_s)
+        return standing
+
     def _since(self, roots: Iterable[Path], seen: set[str] | None = None) -> list[tuple[Path, os.stat_result]]:
         return [
             (Path(name), state)
@@ -152,8 +180,13 @@ class LateFiles:
         ]
 
     def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing) -> None:
-        kept_before = set(self._kept())
+        for own in own_folders():
+            make_writable(input_folder / own)
         late = [path for path, state in self._since(roots) if self._is_late(path, state)]
+        others = [Path(path) for path in standing.others()]
+        if not late and not others:
+            return
+        kept_before = set(self._kept())
         if moved := [path for path in late if self.move_out(path)]:
             logger.warning(
                 "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
@@ -162,16 +195,13 @@ class LateFiles:
             )
         for path in moved:
             self._remove_empty(path.parent, roots)
-        for own in own_folders():
-            make_writable(input_folder / own)
-        if brought := [path for path in map(Path, standing.others()) if self.move_out(path)]:
+        if brought := [path for path in others if self.move_out(path)]:
             logger.warning(
                 "%d files or folders came into ComfyUI's input folder while jobs of one owner were there. They were "
                 "moved to %s before another owner's run: %s. Files for all owners are put there before the first job",
                 *(len(brought), self._keep_in, _shown(brought, [input_folder])),
             )
-        if moved or brought:
-            self._make_room(kept_before)
+        self._make_room(kept_before)
 
     def _is_late(self, path: Path, state: os.stat_result) -> bool:
         """Whether a file has come since, and not only a new name, right or time for one that was there."""
@@ -184,16 +214,18 @@ class LateFiles:
         """Move a file or a folder out of ComfyUI's sight; whether there was more than empty folders."""
         try:
             make_writable(path)
-            if not path.is_symlink() and path.is_dir() and not any(names for *_, names in os.walk(path)):
-                shutil.rmtree(path)
+            if not path.is_symlink() and path.is_dir() and not any(names for *_, names in walk(path)):
+                remove_tree(path)
                 return False
             self._keep_in.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The longest name of a file has 255 bytes, and a character up to four.
             target = self._keep_in / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}-{path.name[-50:]}"
             try:
                 path.rename(target)
-            except OSError:  # another file system
-                shutil.move(path, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _take_over(path, target)
         except FileNotFoundError:
             return False
         except OSError:
@@ -221,16 +253,54 @@ class LateFiles:
 
         What was moved last may be a file that the operator has just put there: it stays while as much again is free.
         """
-        size_bytes, free_bytes = 0, shutil.disk_usage(self._keep_in).free
-        for path in self._kept():
+        kept = self._kept()
+        size_bytes, free_bytes = 0, shutil.disk_usage(self._keep_in).free if kept else 0
+        for position, path in enumerate(kept):
+            if position >= MOST_KEPT and path in kept_before:
+                _remove(path)
+                continue
             size_bytes += _size_bytes(path)
             if size_bytes > MAX_KEPT_BYTES and (path in kept_before or size_bytes > free_bytes):
-                with suppress(OSError):
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                _remove(path)
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:
     return state.st_dev, state.st_ino, state.st_ctime_ns
+
+
+def _take_over(path: Path, target: Path) -> None:
+    """Move something to another file system. What that cannot take, for want of room or as no plain file, is removed.
+
+    Another owner would see it, and each change would leave one more part of it here. Raises OSError.
+    """
+    try:
+        shutil.move(path, target)
+    except (OSError, RecursionError) as error:
+        cannot_be_kept = _cannot_be_kept(error)
+        if cannot_be_kept or not path.is_dir():  # of a folder the rest may be at the target alone
+            _remove(target)
+        if not cannot_be_kept:
+            raise
+        logger.warning("what came into ComfyUI's folder cannot be kept, and is removed: %s", error)
+        _remove(path)
+        if path.is_symlink() or path.exists():
+            raise
+
+
+def _cannot_be_kept(error: OSError | RecursionError) -> bool:
+    """Whether nothing that was to be copied has been removed yet, and some of it cannot be copied."""
+    if isinstance(error, RecursionError):  # while it was copied: it is as deep for what removes it
+        return True
+    if isinstance(error, shutil.Error):  # of a folder: what it tells of each file is a text
+        reasons = [str(reason) for *_, reason in error.args[0]]
+        known = (*(f"[Errno {number}]" for number in _NOT_KEPT), "is a named pipe")
+        return all(any(each in reason for each in known) for reason in reasons)
+    return isinstance(error, shutil.SpecialFileError) or error.errno in _NOT_KEPT
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _shown(paths: list[Path], roots: Iterable[Path]) -> str:
@@ -242,7 +312,7 @@ def _size_bytes(path: Path) -> int:
     size_bytes = 0
     with suppress(OSError):
         size_bytes = path.lstat().st_size
-    for folder, _, names in os.walk(path):
+    for folder, _, names in walk(path):
         for name in names:
             with suppress(OSError):
                 size_bytes += Path(folder, name).lstat().st_size

@@ -30,7 +30,8 @@ _EMBEDDING = "embedding:"
 _DEFAULT_NAME = "ComfyUI"
 
 #: What leads out of a folder in a name below it. Nodes that make sets of files take it as it comes (ComfyUI 0.33.0).
-_WAY_OUT = r"^[\s/\\]+|(?<![^/\\])\.\.(?=[/\\]|$)"
+#: A name of nothing, or of the folder itself, would be taken for the folder's own.
+_WAY_OUT = r"^(?:\.?[/\\]+)*\.?$|^[\s/\\]+|(?<![^/\\])\.\.(?=[/\\]|$)"
 
 #: What ComfyUI says of the classes of a graph; it may not have said it of all.
 Declarations = Mapping[str, Declared]

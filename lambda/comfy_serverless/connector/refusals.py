@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.connector.import_report import NotImported
+from comfy_serverless.connector.outputs import identify_node
 from comfy_serverless.connector.preflight import (
     Declarations,
     choice_hint,
@@ -106,7 +107,9 @@ def explained(
     """
     error, said = refused.details["error"], refused.details["node_errors"]
     found = {} if _has_looked_at_everything(error, said) else find_problems(graph, declarations)
-    hinted = _with_hints(_joined(said, found, graph), declarations, tuple(known_classes), lost_packs)
+    hinted = _with_hints(
+        _joined(_by_given_nodes(said, found, graph), found, graph), declarations, tuple(known_classes), lost_packs
+    )
     lines = list(node_error_lines(_without_listed(hinted)))
     if not said:
         # ComfyUI's words about the workflow as a whole.
@@ -216,6 +219,20 @@ def _has_looked_at_everything(error: Mapping[str, Any], said: Mapping[str, Any])
     return (
         error.get("type") == "prompt_outputs_failed_validation" and bool(types) and not types & _KEEPS_FROM_LOOKING_ON
     )
+
+
+def _by_given_nodes(
+    said: Mapping[str, Any], found: Mapping[str, Any], graph: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """ComfyUI's errors, where those of a node that we have put before one are that one's, unless it has its own."""
+    result: dict[str, Mapping[str, Any]] = {}
+    for node_id, node in said.items():
+        given = identify_node(graph, node_id)
+        if given.node_id == node_id:
+            result[node_id] = node
+        elif given.node_id not in said and not found.get(given.node_id):
+            result[given.node_id] = {**node, "class_type": given.class_type}
+    return result
 
 
 def _joined(said: Mapping[str, Any], found: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, Any]:

@@ -280,6 +280,7 @@ class WorkflowRun:
         on_progress: Callable[[Progress], None] | None,
         on_output: Callable[[Output], None] | None,
     ) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
+        given = graph
         with self._folders():
             if self._apart_as is not None:
                 classes = {TEXT_JOINER, TEXT_REPLACER, *(str(node["class_type"]) for node in graph.values())}
@@ -287,7 +288,7 @@ class WorkflowRun:
                 check_partner_nodes(graph, declarations, self._extra_data)
                 graph = in_own_folder(graph, self._apart_as, declarations, recalls_as=self._recalls_as)
             files = self._engine.made_files(self._apart_as)
-            collector = OutputCollector(graph, files, on_progress=on_progress, on_output=on_output)
+            collector = OutputCollector(graph, files, on_progress=on_progress, on_output=on_output, given=given)
             try:
                 outcome = self._follow(prompt_id, graph, collector)
                 return outcome, collector, collector.collect(outcome)
@@ -337,6 +338,7 @@ class WorkflowRun:
             frame_nodes=self._frame_nodes,
             is_elsewhere=self._engine.process is None,
             silent=silent,
+            given=self.graph,
         )
         process = self._engine.process
         has_own_gpu = process is not None and gpu_bytes(self._engine.stats)[1] > 0
@@ -398,7 +400,8 @@ class WorkflowRun:
         lost = () if success.lost is None else (success.lost,)
         warnings = (*self._notes, *outcome.warnings, *success.collector.warnings, *lost)
         prompt_id = attempt_id(self.run_id, success.attempt)
-        return Execution(prompt_id, success.outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
+        cached_nodes = tuple(node for node in outcome.cached_nodes if node in self.graph)
+        return Execution(prompt_id, success.outputs, warnings, outcome.timings, cached_nodes, attempts)
 
     def _explained(self, error: ComfyError) -> ComfyError:
         """Add what ComfyUI's own words lack: every problem at once, suggestions, and where the workflow would run."""

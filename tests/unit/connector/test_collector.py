@@ -327,3 +327,21 @@ def test_progress_that_is_no_number_is_no_progress() -> None:
         collector.see(EventSeen("progress", {"node": "7", "value": value, "max": value}))
         collector.see(EventSeen("progress_state", {"nodes": {"7": {"state": "running", "value": value, "max": value}}}))
     assert {(progress.value, progress.step) for progress in told} == {(0.0, 0)}
+
+
+def test_progress_is_told_of_the_graph_that_was_given_without_nodes_of_ours() -> None:
+    told: list[Progress] = []
+    given = {"2": node("EmptyImage"), "3": node("SaveImage")}
+    submitted = {**given, "3.name": node("RegexReplace"), "3.folder": node("StringConcatenate")}
+    collector = OutputCollector(submitted, ELSEWHERE, on_progress=told.append, on_output=None, given=given)
+    collector.see(EventSeen("execution_cached", {"nodes": ["2", "3.name"]}))
+    for name in ("3.folder", "3"):
+        collector.see(EventSeen("executing", {"node": name}))
+        collector.see(EventSeen("progress_state", {"nodes": {name: {"state": "finished", "value": 1, "max": 1}}}))
+    assert [(one.value, one.nodes_done, one.current_node, one.message) for one in told] == [
+        (0.5, 1, None, None),
+        (0.5, 1, "3", "SaveImage"),
+        (1.0, 2, "3", "SaveImage"),
+    ]
+    assert {one.nodes_total for one in told} == {2}
+    assert told[-1].done == {"2", "3"}

@@ -14,6 +14,7 @@ import pytest
 
 from comfy_serverless.connector import late_files, standing
 from comfy_serverless.connector.folders import EngineFolders, beside
+from comfy_serverless.connector.real_paths import mounts_in, remove_tree
 
 
 class World:
@@ -104,6 +105,24 @@ def test_the_oldest_of_what_is_kept_makes_room(world: World, monkeypatch: pytest
         world.write("output/late.bin", content=f"{number}{number}{number}{number}")
         world.turn(str(number))
     assert world.kept() == ["3333", "4444"]
+
+
+def test_the_oldest_of_many_make_room_and_are_looked_through_only_when_something_is_moved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_files, "MOST_KEPT", 3)
+    world.turn("alice")
+    for number in range(5):
+        world.write(f"input/{number}", content=str(number))
+    world.turn("bob")
+    assert world.kept() == ["0", "1", "2", "3", "4"], "what was moved last"
+    with monkeypatch.context() as patch:
+        patch.delattr(late_files.LateFiles, "_kept")
+        world.turn("alice")
+    world.write("input/last", content="last")
+    world.turn("bob")
+    assert len(world.kept()) == 3
+    assert "last" in world.kept()
 
 
 def test_what_a_node_puts_into_the_input_folder_is_its_owners_alone(
@@ -240,6 +259,25 @@ def test_long_after_a_process_has_died_what_came_since_is_the_operators(world: W
     dead.close()
 
 
+def test_what_a_run_has_left_that_died_with_its_process_is_its_owners_however_late_it_is_found(world: World) -> None:
+    before = world.turn("alice")
+    turn = world.held.hold(owner="alice")
+    turn.__enter__()
+    began_s = time.time()
+    time.sleep(0.06)
+    world.write("input/mask.png")
+    root = beside(world.folders["output"])
+    os.utime(root / "owner.json", (began_s, began_s))
+    os.close(world.held._held or 0)  # the process is gone, with all that it held
+    dead, world.held = world.held, EngineFolders(world.folders)
+    dead._held = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: began_s + 2 * late_files._UNHEARD_S)
+        assert world.turn("bob") == before
+    turn.__exit__(None, None, None)
+    dead.close()
+
+
 def test_processes_that_have_the_folders_in_turn_know_of_each_other(world: World) -> None:
     before = world.turn("alice")
     ours, theirs = world.held, EngineFolders(world.folders)
@@ -366,3 +404,190 @@ def test_operators_files_stay_where_inodes_do_not_last(world: World, monkeypatch
     world.write("input/other.png", content="alice's")
     (world.base / "input/other.png").replace(world.base / "input/mine.png")
     assert world.turn("bob") == before - {"input/mine.png"}
+
+
+def mount(world: World, monkeypatch: pytest.MonkeyPatch, *places: str) -> None:
+    """Let folders be what the operator has mounted there: nobody else may do that for a test."""
+    paths = frozenset((str(world.base / place), "0:1") for place in places)
+    monkeypatch.setattr(standing, "mounts_in", lambda _: paths)
+
+
+@pytest.mark.parametrize("place", ["input", "input/there", "input/new", "input/new/deep"])
+def test_what_the_operator_mounts_or_unmounts_between_jobs_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (world.base / "input/there").mkdir()
+    world.turn("alice")
+    for name in (f"{place}/film.mp4", f"{place}/of/2024/film.mp4"):
+        world.write(name)
+    mount(world, monkeypatch, place)
+    there = world.names()
+    assert world.turn("bob") == there
+    world.write(f"{place}/mask.png")
+    world.write("input/new/mask.png")
+    assert not {f"{place}/mask.png", "input/new/mask.png"} & world.turn("alice")
+    (world.base / place).rename(world.base / "elsewhere")
+    world.write(f"{place}/below.png")
+    mount(world, monkeypatch)
+    assert f"{place}/below.png" in world.turn("bob")
+
+
+def test_a_mount_that_was_there_is_known_to_the_next_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.write("input/nas/film.mp4")
+    mount(world, monkeypatch, "input/nas")
+    before = world.turn("alice")
+    world.write("input/nas/mask.png")
+    world.held.close()
+    world.held = EngineFolders(world.folders)
+    assert world.turn("bob") == before
+
+
+def test_mounts_are_read_from_the_kernels_list() -> None:
+    mounted = dict(mounts_in("/proc"))
+    assert os.path.ismount("/proc") == ("/proc" in mounted)
+    assert all(f"{path}/".startswith("/proc/") for path in mounted)
+    assert mounts_in("/nowhere") == frozenset()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The input folder is on another file system than what is kept."""
+    rename = Path.rename
+
+    def renames(path: Path, target: Path) -> Path:
+        if "late" in Path(target).parts:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renames)
+    renamed = os.rename
+
+    def os_renames(path: str | Path, target: str | Path) -> None:
+        if "late" in Path(target).parts:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        renamed(path, target)
+
+    monkeypatch.setattr(os, "rename", os_renames)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_is_on_another_file_system_is_moved_there(world: World) -> None:
+    before = world.turn("alice")
+    world.write("input/mask.png", content="mask")
+    world.write("input/new/deep/mask.png", content="deep")
+    (world.base / "input/link").symlink_to(world.base / "output/kept")
+    assert world.turn("bob") == before
+    assert {"mask", "deep"} <= set(world.kept())
+    assert (world.base / "output/kept/deep/old.png").is_file()
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("name", ["mask.png", "new/deep/mask.png"])
+@pytest.mark.parametrize("what", ["no room", "a pipe"])
+def test_what_another_file_system_cannot_take_is_seen_by_nobody_and_leaves_no_parts(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+) -> None:
+    before = world.turn("alice")
+    world.write(f"input/{name}", content="mask")
+    if what == "a pipe":
+        (world.base / "input" / name).unlink()
+        os.mkfifo(world.base / "input" / name)
+    else:
+
+        def full(_: object, target: str | Path, **__: object) -> None:
+            Path(target).write_text("a part")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("shutil.copyfile", full)
+    assert world.turn("bob") == before
+    assert world.kept() == []
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_cannot_be_removed_is_not_copied_again_at_each_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.turn("alice")
+    world.write("input/mask.png")
+    unlink = os.unlink
+
+    def refused(path: str | Path, **arguments: object) -> None:
+        if str(path) == str(world.base / "input/mask.png"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path, **arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "unlink", refused)
+    for owner in ("bob", "alice", "bob"):
+        assert "input/mask.png" in world.turn(owner), "nobody may take it"
+    assert world.kept() == []
+
+
+@pytest.mark.parametrize("written", ["", "{", "[]", '{"folder": 1}', '{"noted_s": 1, "entries": []}'])
+def test_what_a_dead_process_has_left_is_moved_whatever_has_become_of_its_notes(world: World, written: str) -> None:
+    time.sleep(0.06)
+    before = world.turn("alice")
+    world.write("input/mask.png")
+    notes = beside(world.folders["output"]) / "standing.json"
+    if written:
+        notes.write_text(written)
+    else:
+        notes.unlink()
+    dead, world.held = world.held, EngineFolders(world.folders)
+    assert world.turn("bob") == before
+    dead.close()
+
+
+def test_a_file_is_for_all_if_the_operator_has_put_it_there(world: World) -> None:
+    world.write("input/pets/cat.png")
+    world.write("elsewhere/far.png")
+    (world.base / "input/link").symlink_to(world.base / "elsewhere")
+    time.sleep(0.06)
+    operators = ("mine.png", "pets/cat.png", "link/far.png")
+    for _ in range(2):  # and of a process that comes after this one's death
+        assert all(map(world.held.is_operators, operators))
+        world.turn("alice")
+        for name in ("mask.png", "pets/mask.png", "new/mask.png", "3d/mask.png"):
+            world.write(f"input/{name}")
+        (world.base / "input/hers").unlink(missing_ok=True)
+        (world.base / "input/hers").symlink_to(world.base / "output")
+        assert all(map(world.held.is_operators, operators))
+        hers = ("mask.png", "pets/mask.png", "new/mask.png", "3d/mask.png", "hers/old.png", "gone.png")
+        assert not any(map(world.held.is_operators, hers))
+        dead, world.held = world.held, EngineFolders(world.folders)
+        assert not any(map(world.held.is_operators, hers))
+        dead._late.see()
+
+
+@pytest.mark.parametrize("place", ["input", "output/comfy-serverless/run"])
+@pytest.mark.parametrize("has_file", [False, True])
+def test_folders_of_any_depth_hold_up_no_other_owner(
+    world: World, monkeypatch: pytest.MonkeyPatch, place: str, *, has_file: bool
+) -> None:
+    (world.base / "output/comfy-serverless").mkdir()
+    before = world.turn("alice")
+    world.held.kept("run")
+    (world.base / place).mkdir(exist_ok=True)
+    monkeypatch.chdir(world.base / place)
+    for _ in range(1200):  # deeper than Python calls itself
+        Path("d").mkdir()
+        os.chdir("d")
+    if has_file:
+        Path("mask.png").touch()
+    monkeypatch.chdir(world.base)
+    assert world.turn("bob") == before
+    remove_tree(beside(world.folders["output"]))  # pytest could not
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_folders_of_any_depth_on_another_file_system_hold_up_no_other_owner(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.turn("alice")
+    monkeypatch.chdir(world.base / "input")
+    for _ in range(1200):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("mask.png").touch()
+    monkeypatch.chdir(world.base)
+    assert world.turn("bob") == before
+    assert world.kept() == []

@@ -140,6 +140,13 @@ def test_a_prefix_that_is_made_while_the_job_runs_gets_the_folder_then() -> None
         (" //etc/x", "_etc/x"),
         ("\\\\host\\x", "_host\\x"),
         ("/../x", "__/x"),
+        ("", "_"),
+        (".", "_"),
+        ("./", "_"),
+        (".//./.", "_"),
+        ("  ", "_"),
+        ("./fox", "./fox"),
+        (".fox", ".fox"),
     ],
 )
 @pytest.mark.parametrize("name", ["folder_name", "filename_prefix"])

@@ -8,7 +8,7 @@ from comfy_serverless.connector import recovery
 from comfy_serverless.connector.facts import Finished, HistorySays, Submitted
 from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.recovery import Recovery
-from comfy_serverless.connector.refusals import advice_at_start, execution_failure, node_error_lines, refusal
+from comfy_serverless.connector.refusals import advice_at_start, execution_failure, explained, node_error_lines, refusal
 from comfy_serverless.errors import (
     ComfyError,
     EngineCrashed,
@@ -132,3 +132,24 @@ def test_a_file_that_is_named_as_on_windows_is_spelled_out() -> None:
     }
     refused = refusal({}, {"1": {"class_type": "LoadImage", "errors": [problem]}})
     assert refused.message.endswith(r"sub\example.png (folders are separated by /: 'sub/example.png')")
+
+
+def test_errors_of_nodes_of_ours_are_those_of_the_node_that_they_were_put_before() -> None:
+    given = {"3": {"class_type": "SaveImage", "inputs": {}}}
+    ours = {"class_type": "RegexReplace", "errors": [{"type": "odd", "message": "Odd"}], "dependent_outputs": ["3"]}
+    failed = {"type": "prompt_outputs_failed_validation", "message": "", "details": ""}
+    error = explained(refusal(failed, {"3.name": ours}), given, {}, ())
+    assert (error.message, [*error.details["node_errors"]]) == ("Node 3 (SaveImage): Odd", ["3"])
+    own = {**ours, "class_type": "SaveImage", "errors": [{"type": "wrong", "message": "Wrong"}]}
+    error = explained(refusal(failed, {"3.name": ours, "3": own}), given, {}, ())
+    assert (error.message, [*error.details["node_errors"]]) == ("Node 3 (SaveImage): Wrong", ["3"])
+
+    submitted = {**given, "3.name": {"class_type": "RegexReplace", "inputs": {}}}
+    follower = PromptFollower("p", submitted, now=0.0, given=given)
+    follower.observe(Submitted(number=1), 0.0)
+    raised = {"prompt_id": "p", "node_id": "3.name", "node_type": "RegexReplace", "exception_type": "TypeError"}
+    status = {"status_str": "error", "completed": False, "messages": [["execution_error", raised]]}
+    follower.observe(HistorySays({"prompt": [1, "p", {}, {}, []], "outputs": {}, "status": status}), 1.0)
+    step = follower.next(1.0)
+    assert isinstance(step, Finished)
+    assert str(step.outcome.error).startswith("Node 3 (SaveImage, in RegexReplace) raised TypeError")

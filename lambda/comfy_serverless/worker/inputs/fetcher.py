@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -115,16 +116,27 @@ class InputFetcher:
             ComfyError: the connector cannot take the files.
         """
         refuse_names_of_others(graph, inputs)
-        return self.place(graph, inputs, job_id=job_id, deadline=deadline)
+        return self._place(graph, inputs, is_owners=False, job_id=job_id, deadline=deadline)
 
     def place(
         self, graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence[Origin]], *, job_id: str, deadline: float
     ) -> PreparedInputs:
         """As `prepare`, for the owner of this machine, who may give files of it and read the outputs of other jobs."""
+        return self._place(graph, inputs, is_owners=True, job_id=job_id, deadline=deadline)
+
+    def _place(
+        self,
+        graph: Mapping[str, Any],
+        inputs: Mapping[str, Origin | Sequence[Origin]],
+        *,
+        is_owners: bool,
+        job_id: str,
+        deadline: float,
+    ) -> PreparedInputs:
         plan = plan_inputs(graph, inputs)
         files = HeldFiles(self._cache)
         try:
-            names = self._bring_all(plan.wanted, files, job_id=job_id, deadline=deadline)
+            names = self._bring_all(plan.wanted, files, is_owners=is_owners, job_id=job_id, deadline=deadline)
         except BaseException:
             files.release()
             raise
@@ -139,7 +151,7 @@ class InputFetcher:
         return PreparedInputs(plan.graph, files.show, files.release)
 
     def _bring_all(
-        self, wanted: Sequence[Wanted], held: HeldFiles, *, job_id: str, deadline: float
+        self, wanted: Sequence[Wanted], held: HeldFiles, *, is_owners: bool, job_id: str, deadline: float
     ) -> dict[Asset, str]:
         """Bring every file once, several at the same time; all failures are reported together."""
         assets = list(dict.fromkeys(entry.asset for entry in wanted))
@@ -149,12 +161,8 @@ class InputFetcher:
             raise MissingAsset(f"The job has {len(assets)} different inputs; at most {MAX_INPUTS} are fetched.")
         pool = ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(assets)), thread_name_prefix="input")
         try:
-            fetches = {
-                asset: pool.submit(
-                    contextvars.copy_context().run, self._bring, asset, held, job_id=job_id, deadline=deadline
-                )
-                for asset in assets
-            }
+            bring = partial(self._bring, held=held, is_owners=is_owners, job_id=job_id, deadline=deadline)
+            fetches = {asset: pool.submit(contextvars.copy_context().run, bring, asset) for asset in assets}
             # Fetches keep the deadline themselves; only a name that is not resolved in time outlives it.
             wait(fetches.values(), timeout=max(0.0, deadline - time.monotonic()) + 0.5)
         finally:
@@ -172,12 +180,12 @@ class InputFetcher:
             raise _refusal(wanted, failures, is_over=is_over) from next(iter(failures.values()))
         return {asset: fetch.result() for asset, fetch in fetches.items()}
 
-    def _bring(self, asset: Asset, held: HeldFiles, *, job_id: str, deadline: float) -> str:
+    def _bring(self, asset: Asset, held: HeldFiles, *, is_owners: bool, job_id: str, deadline: float) -> str:
         """Fetch, check and upload one file; return the value an input takes for it."""
         start = time.monotonic()
         limit = min(deadline, start + self._settings.input_timeout_s)
         with ExitStack() as files:
-            bring = self._stored if asset.is_stored else self._received
+            bring = partial(self._stored, is_owners=is_owners) if asset.is_stored else self._received
             local = bring(asset, files, job_id=job_id, deadline=limit)
             if asset.mask is not None:
                 local = self._masked(local, asset.mask, files, job_id=job_id, deadline=limit)
@@ -203,16 +211,19 @@ class InputFetcher:
             ending = self._checked_image(path, job_id=job_id, deadline=deadline)
         return _Local(path, _name(received.digest, ending), received.size_bytes, received.source)
 
-    def _stored(self, asset: Asset, files: ExitStack, *, job_id: str, deadline: float) -> _Local:
-        """An image that is in ComfyUI's input folder already, to be given a mask."""
+    def _stored(self, asset: Asset, files: ExitStack, *, is_owners: bool, job_id: str, deadline: float) -> _Local:
+        """An image that is in ComfyUI's input folder already, to be given a mask.
+
+        It is not the job's turn yet: what another owner's job has there meanwhile is not this one's to read.
+        """
         name = name_in_input_folder(str(asset.origin))
         folder = self._connector.input_directory
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             raise Unusable("is not a name in ComfyUI's input folder")
         if folder is not None:
             path = folder / name
-            if not path.is_file():
-                raise Unusable("is not in ComfyUI's input folder")
+            if not path.is_file() or not (is_owners or self._connector.is_for_all(name)):
+                raise Unusable("is not in ComfyUI's input folder, or not for all")
         else:
             subfolder, _, base_name = name.rpartition("/")
             file = files.enter_context(temporary_file())

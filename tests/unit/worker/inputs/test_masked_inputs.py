@@ -47,6 +47,17 @@ def test_an_image_that_comfyui_has_is_read_from_there(prepare: Prepare, folder: 
         np.testing.assert_array_equal(np.asarray(image)[..., :3], np.asarray(COLOURS))
 
 
+def test_an_image_of_another_owner_is_not_read_while_its_job_runs(
+    prepare: Prepare, folder: InputFolder, tmp_path: Path
+) -> None:
+    folder.input_directory = tmp_path
+    (tmp_path / "hers.png").write_bytes(picture())
+    folder.of_others = {"hers.png"}
+    with pytest.raises(MissingAsset, match="or not for all") as caught:
+        prepare(graph(image="hers.png [input]"), {"10.mask": data_url(encoded(GRAY))})
+    assert set(caught.value.details["inputs"]) == {"10.image"}
+
+
 @pytest.mark.parametrize("name", ["gone.png", "../secret.png", "/etc/hostname", "a/../../b.png", "..\\b.png"])
 @pytest.mark.parametrize("is_local", [False, True])
 def test_only_images_in_the_input_folder_are_read(
