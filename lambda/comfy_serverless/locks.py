@@ -38,10 +38,10 @@ def try_change(descriptor: int, kind: int) -> bool:
     return True
 
 
-def lock(path: Path) -> int:
-    """Wait for a lock that is only ever held for a moment."""
+def lock(path: Path, kind: int = ALONE) -> int:
+    """Wait for a lock that others only ever hold for a moment, but for those who share it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(descriptor, ALONE)
+    fcntl.flock(descriptor, kind)
     return descriptor
 
 

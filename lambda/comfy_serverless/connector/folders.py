@@ -97,7 +97,8 @@ class EngineFolders:
         self._users: Counter[int] = Counter()
         self._held: int | None = None
         self._is_swept = False
-        self._late = LateFiles(root)
+        self._sharers = _Sharers(beside(self._folders["input"]) / "users", root.name)
+        self._late = LateFiles(root, is_input_shared=self._sharers.are_there)
         self._kept = root / f"kept-{uuid.uuid4().hex[:12]}"
         self._kept.mkdir(mode=0o700)
         #: Held as long as this process lives: tells its folder from those of the dead.
@@ -140,8 +141,12 @@ class EngineFolders:
         like = self._made_like.get(kind)
         missing = 0 if like is None else like.st_mode & stat.S_IRWXU & ~folder.stat().st_mode
         if missing:
-            logger.warning("a node has taken rights from ComfyUI's %s folder: they are given again", kind)
-            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | missing)
+            try:
+                folder.chmod(stat.S_IMODE(folder.stat().st_mode) | missing)
+            except OSError as error:  # it is another user's: then its rights are the operator's business
+                logger.warning("ComfyUI's %s folder lacks rights that it had: %s", kind, error)
+            else:
+                logger.warning("a node had taken rights from ComfyUI's %s folder: they are given again", kind)
 
     def kept(self, run: str) -> Path:
         """Where the files of a run are kept. It need not exist."""
@@ -174,6 +179,7 @@ class EngineFolders:
                 os.close(turn)
         with suppress(OSError):
             os.close(self._life)
+        self._sharers.leave()
         _remove_tree(self._kept)
 
     @contextmanager
@@ -258,7 +264,7 @@ class EngineFolders:
 
     def _sweep(self) -> None:
         """Remove what processes that are gone have left: files of jobs that they had in hand."""
-        for subfolder in own_folders():
+        for subfolder in () if self._sharers.are_there() else own_folders():
             for file in files_in(self._folders["input"] / subfolder):
                 if OWN_NAME.fullmatch(file.name) or UNFINISHED_NAME.fullmatch(file.name):
                     delete(Path(file.path))
@@ -280,6 +286,46 @@ _ALWAYS_THERE = ("input", "output")
 def _states(folders: Mapping[str, Path]) -> dict[str, os.stat_result]:
     """What to make folders like: those that there always are. ComfyUI makes the others when it needs them."""
     return {kind: folder.stat() for kind, folder in folders.items() if kind in _ALWAYS_THERE and folder.is_dir()}
+
+
+class _Sharers:
+    """Who else has jobs in an input folder: processes whose engines have an output folder of their own.
+
+    These do not take turns with us. What they have in the input folder is in use.
+
+    Args:
+        folder: has a file for each output folder, which processes with that one have locked together.
+        own: the name of ours.
+    """
+
+    def __init__(self, folder: Path, own: str) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder, self._own = folder, own
+        self._is_told = False
+        self._lock: int | None = locks.lock(folder / own, locks.SHARED)
+
+    def are_there(self) -> bool:
+        """Whether there are any now."""
+        for file in self._folder.iterdir():
+            if file.name == self._own:
+                continue
+            free = locks.try_lock(file, locks.ALONE)
+            if free is None:
+                if not self._is_told:
+                    logger.warning(
+                        "Another worker has jobs in the same input folder: what nodes write there stays, for the jobs "
+                        "of all owners. Give each worker an input folder of its own (--input-directory)."
+                    )
+                self._is_told = True
+                return True
+            os.close(free)
+        return False
+
+    def leave(self) -> None:
+        """Have no more jobs in it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def place_file(source: Path, name: str, *, subfolder: str, folder: Path) -> bool:

@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,9 +57,11 @@ class LateFiles:
     Args:
         root: our folder beside the engine's output folder: they are moved into one in it, and what processes must know
             of each other is there.
+        is_input_shared: whether others have jobs in the input folder now who take no turns with us: nothing leaves it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_input_shared: Callable[[], bool] = lambda: False) -> None:
+        self._is_input_shared = is_input_shared
         self._keep_in = root / "late"
         self._turn_file, self._standing_file = root / "owner.json", root / "standing.json"
         #: It is there while a run may be going on.
@@ -180,10 +182,12 @@ class LateFiles:
         ]
 
     def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing) -> None:
-        for own in own_folders():
-            make_writable(input_folder / own)
         late = [path for path, state in self._since(roots) if self._is_late(path, state)]
-        others = [Path(path) for path in standing.others()]
+        others: list[Path] = []
+        if not self._is_input_shared():
+            for own in own_folders():
+                make_writable(input_folder / own)
+            others = [Path(path) for path in standing.others()]
         if not late and not others:
             return
         kept_before = set(self._kept())

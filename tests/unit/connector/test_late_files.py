@@ -15,6 +15,7 @@ import pytest
 from comfy_serverless.connector import late_files, standing
 from comfy_serverless.connector.folders import EngineFolders, beside
 from comfy_serverless.connector.real_paths import mounts_in, remove_tree
+from comfy_serverless.graph.file_inputs import own_folders
 
 
 class World:
@@ -591,3 +592,24 @@ def test_folders_of_any_depth_on_another_file_system_hold_up_no_other_owner(
     monkeypatch.chdir(world.base)
     assert world.turn("bob") == before
     assert world.kept() == []
+
+
+def test_nothing_leaves_an_input_folder_in_which_another_worker_has_jobs(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each has an output folder of its own, and so they take no turns: what is there may be a running job's."""
+    (world.base / "output2").mkdir()
+    elsewhere = EngineFolders({**world.folders, "output": world.base / "output2"})
+    named = f"input/{own_folders()[0]}/{'0' * 32}.png"
+    world.turn("alice")
+    world.write(named)
+    world.write("input/made.png")
+    with elsewhere.hold(owner="carol"):
+        assert {named, "input/made.png"} <= world.turn("bob")
+    assert "Give each worker an input folder of its own" in caplog.text
+    again = EngineFolders(world.folders)  # a process that begins takes none of it for what a dead one has left
+    with again.hold(owner="dave"):
+        assert {named, "input/made.png"} <= world.names()
+    again.close()
+    elsewhere.close()
+    assert not {named, "input/made.png"} & world.turn("alice")
