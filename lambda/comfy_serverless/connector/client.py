@@ -135,9 +135,7 @@ class ComfyClient:
             body["prompt_id"] = prompt_id
         if extra_data:
             body["extra_data"] = dict(extra_data)
-        response = self._send(
-            "POST", "/prompt", body=json.dumps(body, allow_nan=False).encode(), headers=_JSON, timeout_s=timeout_s
-        )
+        response = self._send("POST", "/prompt", body=_STRICT.encode(body).encode(), headers=_JSON, timeout_s=timeout_s)
         if response.status != HTTPStatus.BAD_REQUEST:
             self._check(response)
         answer = self._object(response)
@@ -326,6 +324,7 @@ class _Body(io.RawIOBase):
         super().close()
 
 
+_STRICT = json.JSONEncoder(allow_nan=False)
 _JSON = "Content-Type: application/json\r\n"
 _TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,100}?)\s*</title", re.IGNORECASE)
 

@@ -107,8 +107,12 @@ class LocalFiles(MadeFiles):
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
-        path = self._path(place)
+        # Most names are as the path is; whether a link is on it must be asked once, and not twice.
+        path = self._plain_path(place)
         made = self._taken(path) if path is not None else None
+        if made is None:
+            path = self._path(place)
+            made = self._taken(path) if path is not None else None
         if made is None and cached:
             made = self._from_before(place, path)
         return made
@@ -236,6 +240,14 @@ class LocalFiles(MadeFiles):
         return not parents.isdisjoint(self._own) or parents.isdisjoint(
             f"{root}/{JOBS_FOLDER}" for root in self._folders.values()
         )
+
+    def _plain_path(self, place: Place) -> str | None:
+        """Where a place is, by its names alone; None if these may lead elsewhere. There may be links on the way."""
+        folder = self._folders.get(place.folder_type)
+        if folder is None or "/" in place.name:
+            return None
+        parent = f"{folder}/{place.subfolder}" if place.subfolder else folder
+        return f"{parent}/{place.name}" if os.path.normpath(parent) == parent else None
 
     def _path(self, place: Place) -> str | None:
         """Where a place is, unless it is none of ComfyUI's. A node's files are in one folder: that is resolved once."""

@@ -20,7 +20,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -181,44 +181,44 @@ class Remembered:
         pending = [folder]
         while pending:
             directory = pending.pop()
-            with _unless_gone(directory):
-                state = os.stat(directory)
-                changed_ns = state.st_ctime_ns
-                is_changed = changed_ns / 1e9 >= since_s
-                if is_changed and state.st_mode & stat.S_IRWXU != stat.S_IRWXU and self._may_open(directory):
-                    make_writable(directory)
-                known = self._subfolders.get(directory)
-                if is_changed or known is None or known[0] != changed_ns:
-                    with os.scandir(directory) as entries:
-                        subfolders, files = _folders_and_files(entries)
-                    if names is not None:
-                        names += [hash(file.path) for file in files]
-                    if is_changed:
-                        found += _changed(files, since_s)
-                    known = changed_ns, subfolders
-                    if changed_ns / 1e9 <= time.time() - TICK_S:
-                        self._subfolders[directory] = known
-                    else:
-                        self._subfolders.pop(directory, None)
-                pending += known[1]
-                if seen is not None:
-                    seen.add(directory)
+            try:
+                pending += self._subfolders_of(directory, since_s, found, names)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it has just gone
+            except OSError as error:  # no job must fail for another's
+                logger.warning("a folder of ComfyUI's cannot be read: %s (%s)", error.strerror, directory[-200:])
+                continue
+            if seen is not None:
+                seen.add(directory)
         return found
+
+    def _subfolders_of(
+        self, directory: str, since_s: float, found: list[tuple[str, os.stat_result]], names: list[int] | None
+    ) -> tuple[str, ...]:
+        """The folders in one; what has come into it since then is added to `found`. The rest as for `changed_files`."""
+        state = os.stat(directory)
+        changed_ns = state.st_ctime_ns
+        is_changed = changed_ns / 1e9 >= since_s
+        if is_changed and state.st_mode & stat.S_IRWXU != stat.S_IRWXU and self._may_open(directory):
+            make_writable(directory)
+        known = self._subfolders.get(directory)
+        if not is_changed and known is not None and known[0] == changed_ns:
+            return known[1]
+        with os.scandir(directory) as entries:
+            subfolders, files = _folders_and_files(entries)
+        if names is not None:
+            names += [hash(file.path) for file in files]
+        if is_changed:
+            found += _changed(files, since_s)
+        if changed_ns / 1e9 <= time.time() - TICK_S:
+            self._subfolders[directory] = changed_ns, subfolders
+        else:
+            self._subfolders.pop(directory, None)
+        return subfolders
 
     def _may_open(self, directory: str) -> bool:
         """Whether the rights of a folder may be changed: not of those that were there."""
         return directory not in self.folders or JOBS_FOLDER in directory.split("/")
-
-
-@contextmanager
-def _unless_gone(directory: str) -> Iterator[None]:
-    """Pass over a folder that has just gone, and over one that nobody can read: no job must fail for another's."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        logger.warning("a folder of ComfyUI's cannot be read: %s (%s)", error.strerror, directory[-200:])
 
 
 def _folders_and_files(entries: Iterable[os.DirEntry[str]]) -> tuple[tuple[str, ...], list[os.DirEntry[str]]]:
