@@ -236,6 +236,8 @@ def _items(values: object) -> list[Any]:
 
 def _with_inner_files(value: object) -> list[Any]:
     """A value and the files inside it; lists of nothing but files are those files."""
+    if _place_of(value) is not None:
+        return [value]
     files = list(_inner_files(value, _MAX_DEPTH))
     return files if files and _is_only_files(value, _MAX_DEPTH) else [value, *files]
 

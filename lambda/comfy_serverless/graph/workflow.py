@@ -349,6 +349,8 @@ def _malformed(node_id: object, node: object) -> str | None:
 
 def is_shallow(workflow: Mapping[str, Any]) -> bool:
     """Whether no value lies deeper than MAX_DEPTH. Checked level by level: bounded for cyclic ones too."""
+    if _is_flat(workflow):
+        return True
     level: list[Any] = [workflow]
     for _ in range(MAX_DEPTH):
         children = {
@@ -361,6 +363,22 @@ def is_shallow(workflow: Mapping[str, Any]) -> bool:
         if not level:
             return True
     return False
+
+
+def _is_flat(workflow: Mapping[str, Any]) -> bool:
+    """Whether it is nodes with plain inputs and links alone, as nearly all are: told in half the time."""
+    for node in workflow.values():
+        if type(node) is not dict:
+            return False
+        for part in node.values():
+            if type(part) in _PLAIN:
+                continue
+            if type(part) is not dict:
+                return False
+            for value in part.values():
+                if type(value) not in _PLAIN and (type(value) is not list or not _PLAIN.issuperset(map(type, value))):
+                    return False
+    return True
 
 
 def count_values(value: object) -> int:
