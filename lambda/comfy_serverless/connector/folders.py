@@ -410,6 +410,6 @@ def _remove_tree(folder: Path) -> None:
 
 def _remove_what_can_be(folder: Path) -> None:
     try:
-        shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))
+        shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%r not removed: %s", str(path), error[1]))
     except RecursionError:
-        logger.warning("%s not removed: it is too deep", folder)
+        logger.warning("%r not removed: it is too deep", str(folder))

@@ -309,7 +309,7 @@ def _remove(path: Path) -> None:
 
 def _shown(paths: list[Path], roots: Iterable[Path]) -> str:
     ways = [path.relative_to(root) for path in paths[:_SHOWN] for root in roots if path.is_relative_to(root)]
-    return ", ".join(way.as_posix()[:200] for way in ways)
+    return ", ".join(repr(way.as_posix()[:200]) for way in ways)  # a name may be no text, or have a line's end in it
 
 
 def _size_bytes(path: Path) -> int:
@@ -330,7 +330,7 @@ def _read(file: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        logger.warning("%s cannot be read: %s", file.name, error)
+        logger.warning("%r cannot be read: %s", file.name, error)
         return None
     return found if isinstance(found, dict) else None
 

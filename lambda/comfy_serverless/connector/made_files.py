@@ -186,7 +186,7 @@ class Remembered:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # it has just gone
             except OSError as error:  # no job must fail for another's
-                logger.warning("a folder of ComfyUI's cannot be read: %s (%s)", error.strerror, directory[-200:])
+                logger.warning("a folder of ComfyUI's cannot be read: %s (%r)", error.strerror, directory[-200:])
                 continue
             if seen is not None:
                 seen.add(directory)

@@ -43,7 +43,7 @@ def when_whole(
         while (is_open := (state.st_dev, state.st_ino) in written and path not in kept_open) or _is_fresh(state):
             if time.monotonic() >= give_up_at:
                 if is_open and len(kept_open) < _MOST_KEPT_OPEN:
-                    logger.warning("a file is still being written, and is taken as it is: %s", path[-200:])
+                    logger.warning("a file is still being written, and is taken as it is: %r", path[-200:])
                     kept_open.add(path)
                 break
             time.sleep(_AT_REST_S)

@@ -364,7 +364,7 @@ def test_a_folder_of_comfyuis_that_a_node_has_taken_away_is_there_for_the_next_j
     assert any(elsewhere.iterdir()), "what the link led to is as it was"
 
 
-def test_names_that_are_no_text_are_noted_and_moved(world: World) -> None:
+def test_names_that_are_no_text_are_noted_and_moved(world: World, caplog: pytest.LogCaptureFixture) -> None:
     hers, late = os.fsdecode(b"caf\xe9.png"), os.fsdecode(b"th\xe9.png")
     for kind in ("input", "output"):
         world.write(f"{kind}/{hers}")
@@ -375,6 +375,8 @@ def test_names_that_are_no_text_are_noted_and_moved(world: World) -> None:
     for kind in ("input", "output"):
         world.write(f"{kind}/{late}")
     assert world.turn("bob") == before
+    assert "th\\udce9.png" in caplog.text
+    caplog.text.encode()  # whatever a file is called, the log can be written
 
 
 @pytest.mark.parametrize("kind", ["input", "output"])

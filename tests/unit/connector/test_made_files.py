@@ -44,6 +44,13 @@ class Engine:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content or name)
 
+    def write_at_once(self, name: str) -> float:
+        """Write a file, which comes in one moment, however slow the machine is; the moment, in s since the epoch."""
+        whole, path = self.home / ".ours" / "whole", self.home / name
+        self.write(".ours/whole", content=name)
+        whole.rename(path)
+        return path.stat().st_ctime
+
     def run(self, keep_in: str = "kept", *, began_s: float | None = None) -> LocalFiles:
         """A run apart that begins now."""
         kept = self.home / ".ours" / keep_in
@@ -322,8 +329,7 @@ def test_two_runs_of_the_machines_owner_at_once_have_each_its_own(engine: Engine
 
 def quick(engine: Engine, name: str, run: LocalFiles) -> None:
     """A file of a run's first moment: the file system's clock lags behind, and ComfyUI says whole ms."""
-    engine.write(f"output/{name}")
-    run.begin((engine.folders["output"] / name).stat().st_ctime)
+    run.begin(engine.write_at_once(f"output/{name}"))
 
 
 def test_a_quick_file_is_the_runs_although_others_wait_if_none_was_at_work_just_before(engine: Engine) -> None:
@@ -390,8 +396,8 @@ def test_a_file_of_the_moment_before_is_the_runs_only_if_no_other_client_was_the
         run.end(0.0)
         run.leave()
     run = LocalFiles(engine.folders, engine.remembered, view=_nothing)
-    engine.write("output/quick.txt")  # this run's, or another client's, whose prompt has just ended
-    run.begin((engine.folders["output"] / "quick.txt").stat().st_ctime + 0.004)
+    come_s = engine.write_at_once("output/quick.txt")  # this run's, or another client's, whose prompt has just ended
+    run.begin(come_s + 0.004)
     run.see_number(number)
     assert [file.place.name for file in run.unclaimed()] == (["quick.txt"] if is_its_own else [])
     assert ("quick.txt" in run.nothing) is not is_its_own
@@ -400,8 +406,7 @@ def test_a_file_of_the_moment_before_is_the_runs_only_if_no_other_client_was_the
 def test_a_file_of_the_first_moment_is_the_runs_and_one_of_the_moment_before_it_is_not(engine: Engine) -> None:
     engine.write("output/of another client.txt")
     run = LocalFiles(engine.folders, engine.remembered, view=_nothing)
-    engine.write("output/quick.txt")
-    come_s = engine.folders["output"].stat().st_mtime  # not the file's: a busy machine may write it a moment later
+    come_s = engine.write_at_once("output/quick.txt")
     run.begin(come_s + 0.004)  # the file system's clock lags behind, and a node that writes a text takes no ms
     assert [file.place.name for file in run.unclaimed()] == ["quick.txt"]
 
