@@ -89,4 +89,4 @@ def test_what_to_ask_for_before_deploying_is_said() -> None:
     before = text[text.index("## Before you deploy") : text.index("## Models and custom nodes")]
     for quota in ("for endpoint usage", "Running On-Demand G and VT instances", "Concurrent executions"):
         assert quota in before
-    assert "128 as it is" in before  # max_environments, 8, times g6.4xlarge's 16: test_lambda_gpu_stack.py
+    assert "128 by default" in before  # max_environments, 8, times g6.4xlarge's 16: test_lambda_gpu_stack.py
