@@ -181,7 +181,7 @@ def test_no_instance_has_more_in_flight_than_it_may_and_both_kinds_count_as_back
     with world(in_flight=2) as here:
         held = here.hold()
         sent = [here.invoke({"holds": True}) for _ in range(5)]
-        until(lambda: here.endpoint.waiting == 3)
+        until(lambda: here.endpoint.waiting == 3 and len([*here.folder.glob("calls-*")]) == 2)
         assert here.endpoint.backlog == 5
         held.unlink()
         here.ends(5)
