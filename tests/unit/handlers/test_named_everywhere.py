@@ -26,6 +26,7 @@ from comfy_serverless.workflows.folder import Folder
 from comfy_serverless.workflows.version import NamedInput, Version
 from tests.unit import editor_samples, request_doors
 from tests.unit.api_world import ASSETS
+from tests.unit.event_samples import s3_event
 from tests.unit.fakes import FakeEngine, FakeInputs
 from tests.unit.request_doors import ALL, DROPS, TEXTS, Doors, Seen, opened
 
@@ -315,7 +316,7 @@ def test_a_dropped_file_goes_to_the_input_for_its_kind(media: Doors, key: str, t
     name = key.split("/")[1].partition("@")[0]
     assert seen.labels == {"workflow": name, "version": "0" if name == "portrait" else "1"}
     media.s3.put_object(Bucket=DROPS, Key=key, Body=b"picture")
-    straight = media._of_event(request_doors.s3_event(quote_plus(key, safe="/"), bucket=DROPS))
+    straight = media._of_event(s3_event(quote_plus(key, safe="/"), bucket=DROPS))
     assert straight.inputs == {target: f"s3://{DROPS}/{key}"}
     assert straight.labels == seen.labels
 

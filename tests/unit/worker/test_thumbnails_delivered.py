@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import Output
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.settings import Settings
@@ -158,9 +159,9 @@ def test_what_a_child_answers_that_was_taken_over_is_not_stored(
 
 def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(thumbnails: Thumbnails, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    thumbnail = thumbnails.begin(made(path=tmp_path / "a.png"), module.S3Address(OUT, "j/9/a.png"))
+    thumbnail = thumbnails.begin(made(path=tmp_path / "a.png"), S3Address(OUT, "j/9/a.png"))
     assert thumbnail.address(until=time.monotonic() + LONG_S) is None
-    gone = thumbnails.begin(made(path=tmp_path / "gone.png"), module.S3Address(OUT, "j/9/b.png"))
+    gone = thumbnails.begin(made(path=tmp_path / "gone.png"), S3Address(OUT, "j/9/b.png"))
     assert gone.address(until=time.monotonic() + LONG_S) is None
 
 
