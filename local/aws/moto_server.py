@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
@@ -59,7 +59,7 @@ def one_after_the_other(application: WSGIApplication) -> WSGIApplication:
     return answer
 
 
-class _Handler(MotoRequestHandler):  # type: ignore[misc]
+class _Handler(MotoRequestHandler):
     """Keeps connections, as AWS does: to open and close one costs as much as most answers. It logs no requests.
 
     Werkzeug closes each, since an application may leave a part of a body unread. Here each body is read first, and an
@@ -128,8 +128,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
-    create: Callable[[str], Any] = create_backend_app
-    moto = DomainDispatcherApplication(create)
+    moto = DomainDispatcherApplication(create_backend_app)
     application = Ledger(Guard(Described(confirm_checksums(one_after_the_other(moto)))))
     with quick_moto(), numbered_drops():
         run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=_Handler)

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "packs"
+FOLDER = Path(__file__).parent / "kit"
 #: The day that every file of the kit is of.
 DAY = (2026, 10, 1, 12, 0, 0)
 
