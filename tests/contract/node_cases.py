@@ -349,7 +349,7 @@ def _saving() -> Iterator[Case]:
         (0.5, False, 5, "slowest"),
         (1000.0, True, 100, "slowest"),
     ):
-        inputs = {
+        inputs: dict[str, Any] = {
             "filename_prefix": "webp/clip",
             "fps": fps,
             "lossless": lossless,

@@ -41,7 +41,7 @@ def answered_here(*stacks: str) -> Any:
             def stream(self) -> list[bytes]:
                 return [response.data]
 
-        return AWSResponse(str(request.url), response.status_code, HTTPHeaders.from_dict(response.headers), Raw())
+        return AWSResponse(str(request.url), response.status_code, HTTPHeaders.from_pairs(response.headers), Raw())
 
     client = cloudformation()
     client.meta.events.register("before-send.cloudformation", answer)

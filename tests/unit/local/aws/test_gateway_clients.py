@@ -9,7 +9,7 @@ import queue
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -73,7 +73,7 @@ class Endless:
             yield tick
 
 
-def gateway(functions: Functions, *, port: int) -> GatewayServer:
+def gateway(functions: Callable[[Any], Future[Any]], *, port: int) -> GatewayServer:
     streams: Any = Endless  # of EventStreams only what the gateway calls
     return GatewayServer(Gateway(functions, may_everything, Functions(), streams), port=port)
 
