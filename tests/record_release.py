@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,7 +93,7 @@ def picture(number: int, **more: Any) -> dict[str, Any]:
 
 
 def _wait(api: Api) -> None:
-    hook = {"webhook_url": WEBHOOK_URL, "webhook_secret": SECRET}
+    hook: dict[str, Any] = {"webhook_url": WEBHOOK_URL, "webhook_secret": SECRET}
     once = {"Idempotency-Key": "once"}
     api.post("/api/v2/jobs", workflow=picture(1), metadata={"is": "plain"}, headers=once, **hook)
     api.post("/api/v2/jobs", workflow=picture(2), extra_data={"api_key_comfy_org": "k"}, metadata={"is": "keyed"})
@@ -127,13 +128,13 @@ def _wait(api: Api) -> None:
 
 
 def _end(api: Api) -> None:
-    hook = {"webhook_url": WEBHOOK_URL, "webhook_secret": SECRET}
+    hook: dict[str, Any] = {"webhook_url": WEBHOOK_URL, "webhook_secret": SECRET}
     good = api.post("/api/v2/jobs", workflow=picture(1), metadata={"is": "good"}, **hook)
     bad = {"3": {"class_type": "LoadImage", "inputs": {"image": "data:image/png;base64,AAAA"}}}
     saver = {"4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "no"}}}
     failed = api.post("/api/v2/jobs", workflow=picture(2, **bad, **saver), metadata={"is": "failed"}, **hook)
     for job in (good, failed):
-        _wait_for(lambda job=job: api.get(f"/api/v2/jobs/{job['id']}")["status"] in {"succeeded", "failed"})
+        _wait_for(partial(_has_run, api, job["id"]))
     long = json.loads((Path(__file__).parent.parent / "workflows" / "text_to_image.json").read_text(encoding="utf-8"))
     for node in long.values():
         if node["class_type"] == "KSampler":
@@ -142,6 +143,10 @@ def _end(api: Api) -> None:
     canceled = api.post("/api/v2/jobs", workflow=picture(5), metadata={"is": "canceled"}, **hook)
     api.post(f"/api/v2/jobs/{canceled['id']}/cancel")
     _wait_for(lambda: api.get(f"/api/v2/jobs/{lost['id']}")["progress"] is not None)
+
+
+def _has_run(api: Api, job_id: str) -> bool:
+    return api.get(f"/api/v2/jobs/{job_id}")["status"] in {"succeeded", "failed"}
 
 
 def _png() -> bytes:

@@ -144,7 +144,9 @@ def _short_timeouts(tree: ast.AST, *, least: float, is_expected: bool = False) -
 
 def _at(call: ast.Call, positions: Mapping[str, int]) -> list[ast.expr]:
     """The argument without a name that is a time out, if there is one."""
-    position = positions.get(call.func.attr) if isinstance(call.func, ast.Attribute) else None
+    if not isinstance(call.func, ast.Attribute):
+        return []
+    position = positions.get(call.func.attr)
     if position is None or len(call.args) <= position:
         return []
     first = call.args[0]

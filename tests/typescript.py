@@ -33,7 +33,7 @@ def run(*arguments: str | Path, cwd: Path) -> str:
 @contextmanager
 def started(program: str) -> Iterator[Iterator[str]]:
     """The lines of a program (TypeScript's SDK can be imported in it) as it prints them; it has to end well."""
-    command = [NODE, "--input-type=module", "--eval", program]
+    command: list[str | Path] = [NODE, "--input-type=module", "--eval", program]
     with subprocess.Popen(
         command, cwd=folder(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     ) as process:

@@ -91,9 +91,8 @@ def of_alarm(alarm: Mapping[str, Any]) -> list[Watched]:
 
 def of_dashboard(body: str | list[Any]) -> list[Watched]:
     """The metrics of a dashboard's widgets: of `Fn::Sub`'s text, in CloudWatch's shorthand."""
-    if isinstance(body, list):  # with names of its own behind the text: those of resources under a condition
-        body = body[0]
-    document = json.loads(_PLACEHOLDER.sub(lambda found: found[1], re.sub(r"\$\{AWS::\w+\}", "here", body)))
+    text: str = body if isinstance(body, str) else body[0]  # behind it: names of resources under a condition
+    document = json.loads(_PLACEHOLDER.sub(lambda found: found[1], re.sub(r"\$\{AWS::\w+\}", "here", text)))
     found: list[Watched] = []
     for widget in document["widgets"]:
         before: list[str] = []

@@ -68,8 +68,8 @@ class BuiltImage:
     def install(self) -> None:
         """The libraries of the lists, by their hashes, from the index of the tests."""
         lists = [self.folder / "lists" / f"{name}.txt" for name in ("core", "packs", "sources")]
-        command = ["uv", "pip", "install", "-q", "--target", self.site_packages, "--no-deps", "--require-hashes"]
-        command += ["--python", sys.executable]
+        command: list[str | Path] = ["uv", "pip", "install", "-q", "--target", self.site_packages]
+        command += ["--no-deps", "--require-hashes", "--python", sys.executable]
         done = subprocess.run(
             [*command, *(word for file in lists if file.read_text() for word in ("-r", file))],
             env=self._checkout.variables,

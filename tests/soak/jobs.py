@@ -316,7 +316,7 @@ def _neighbour(draw: Draw, job_id: str) -> str:
     return f"{stem}-{max(0, int(number) + draw.choice([-3, -2, -1, 1, 2, 3])):05d}"
 
 
-_KINDS: Mapping[Callable[[random.Random, str], dict[str, Any]], int] = {
+_KINDS: Mapping[Callable[[Draw, str], dict[str, Any]], int] = {
     _small: 30,
     _batch: 6,
     _cached: 8,

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 from openapi_schema_validator import OAS30Validator
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT4
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def problems(method: str, url: str, status: int, body: Any) -> list[str]:
     schema = response.get("content", {}).get("application/json", {}).get("schema")
     if schema is None:
         return []
-    registry: Registry[Any] = Registry().with_resource(_HERE, Resource(document(), DRAFT4))
+    registry: Registry[Any] = Registry().with_resource(_HERE, DRAFT4.create_resource(document()))
     validator = OAS30Validator({"$ref": _HERE + schema["$ref"]}, registry=registry)
     where = f"{method} {url} {status}"
     return [f"{where}: {error.json_path}: {error.message[:300]}" for error in validator.iter_errors(body)]

@@ -154,7 +154,8 @@ class World:
 
     def report(self, batch: Batch) -> tuple[dict[str, Any], list[dict[str, str]], list[dict[str, Any]]]:
         def text(kind: str) -> str:
-            return self.s3.get_object(Bucket=RESULTS, Key=f"batches/{batch.id}.{kind}")["Body"].read().decode()
+            content: bytes = self.s3.get_object(Bucket=RESULTS, Key=f"batches/{batch.id}.{kind}")["Body"].read()
+            return content.decode()
 
         rows = list(csv.DictReader(io.StringIO(text("report.csv"))))
         return json.loads(text("report.json")), rows, [json.loads(line) for line in text("failed.jsonl").splitlines()]

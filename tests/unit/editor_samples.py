@@ -11,7 +11,7 @@ SUBGRAPH = "11111111-1111-4111-8111-000000000001"
 def node(
     node_id: int,
     class_type: str,
-    values: list[Any] | None = None,
+    values: list[Any] | dict[str, Any] | None = None,
     inputs: list[dict[str, Any]] | None = None,
     outputs: list[dict[str, Any]] | None = None,
     **more: Any,

@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def pillow(image_format: str, **options: Any) -> bytes:
 # EXIF and XMP
 
 
-def exif(tags: dict[int, bytes | str], *, order: str = "<", inner: dict[int, bytes | str] | None = None) -> bytes:
+def exif(tags: Mapping[int, bytes | str], *, order: str = "<", inner: Mapping[int, bytes | str] | None = None) -> bytes:
     """EXIF data with these tags, and others in a directory of their own."""
     mark = b"II*\0" if order == "<" else b"MM\0*"
     body = bytearray(mark + struct.pack(order + "I", 8))
@@ -87,8 +87,8 @@ def exif(tags: dict[int, bytes | str], *, order: str = "<", inner: dict[int, byt
         values = bytearray()
         for tag, text in inner.items():
             value = text.encode() if isinstance(text, str) else text
-            place = at + 2 + 12 * len(inner) + 4 + len(values)
-            data += struct.pack(order + "HHII", tag, 7, len(value), place)
+            value_at = at + 2 + 12 * len(inner) + 4 + len(values)
+            data += struct.pack(order + "HHII", tag, 7, len(value), value_at)
             values += value
         data += b"\0" * 4 + values
     return bytes(body + b"\0" * 4 + data)

@@ -148,7 +148,8 @@ class FakeEngine:
         if on_log is not None:
             on_log(self.lines)
         if self.error is not None:
-            self.error.outputs = self.outputs
+            if isinstance(self.error, ComfyError):
+                self.error.outputs = self.outputs
             raise self.error
         return FakeExecution(self.outputs, self.warnings)
 
@@ -202,4 +203,5 @@ class World:
         return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def result(self, job_id: str) -> dict[str, Any]:
-        return json.loads(self.stored(f"{job_id}/result.json"))
+        found: dict[str, Any] = json.loads(self.stored(f"{job_id}/result.json"))
+        return found

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 import boto3
@@ -17,8 +17,7 @@ from comfy_serverless.aws.dynamodb import Table
 from local.aws.quick_moto import quick_moto
 
 NAME = "jobs"
-REGION = "eu-central-1"
-_CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": REGION}
+REGION: Final = "eu-central-1"
 
 
 @contextmanager
@@ -32,7 +31,7 @@ def aws() -> Iterator[boto3.Session]:
             return answer(*arguments, **request)
 
     with mock_aws(), quick_moto(), patch.object(BotocoreStubber, "__call__", answer_in_turn):
-        yield boto3.Session(**_CREDENTIALS)
+        yield boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
 
 
 def create_table(session: boto3.Session) -> tuple[Table, Counter[str]]:

@@ -127,12 +127,12 @@ class Internet:
         return self.url(host, path.removeprefix("HEAD ").removeprefix("GET "))
 
     def redirect(self, host: str, path: str, location: str, *, status: int = 302, **headers: str) -> str:
-        return self.serve(host, path, status=status, Location=location, **headers)
+        return self.serve(host, path, b"", status=status, Location=location, **headers)
 
     def hub_file(self, path: str, content: bytes, sha256: str, **headers: str) -> str:
         """A large file as Hugging Face has it: the answer tells its hash, and sends the caller to the CDN."""
         there = self.serve(CDN, f"/blobs{path}", content)
-        linked = {"X_Linked_ETag": f'"{sha256}"', "X_Linked_Size": str(len(content)), **headers}
+        linked: dict[str, Any] = {"X_Linked_ETag": f'"{sha256}"', "X_Linked_Size": str(len(content)), **headers}
         return self.redirect(HF, path, there, **linked)
 
     def civitai_version(self, version: int, *files: dict[str, Any]) -> str:

@@ -13,17 +13,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import botocore.client
 import botocore.handlers
 import botocore.hooks
 import botocore.regions
 import botocore.session
-from botocore.client import ClientCreator
 from botocore.endpoint_provider import EndpointProvider
-from botocore.hooks import EventAliaser, NodeList, _PrefixTrie
+from botocore.hooks import NodeList
 from botocore.loaders import create_loader
-from botocore.session import Session
 from moto.core import models
 from moto.core.models import MockAWS
+
+# Stubs do not have what boto keeps to itself.
+_hooks: Any = botocore.hooks
+PrefixTrie, EventAliaser = _hooks._PrefixTrie, _hooks.EventAliaser
+ClientCreator: Any = botocore.client.ClientCreator
+Session: Any = botocore.session.Session
 
 
 @contextmanager
@@ -35,9 +40,9 @@ def quick_boto() -> Iterator[None]:
             (botocore.hooks, "accepts_kwargs", lambda _handler: True),
             (botocore.regions, "EndpointProvider", _endpoint_provider),
             (EventAliaser, "_alias_event_name", lambda _aliaser, name: _alias(name)),
-            (_PrefixTrie, "append_item", _append_item),
-            (_PrefixTrie, "remove_item", _remove_item),
-            (_PrefixTrie, "__copy__", _copy),
+            (PrefixTrie, "append_item", _append_item),
+            (PrefixTrie, "remove_item", _remove_item),
+            (PrefixTrie, "__copy__", _copy),
             (Session, "_register_builtin_handlers", _register_builtin_handlers),
             (ClientCreator, "_load_service_model", _load_service_model),
             (ClientCreator, "_create_client_class", _create_client_class),
@@ -51,19 +56,20 @@ def quick_boto() -> Iterator[None]:
 
 
 def _copy(trie: Any) -> Any:
-    copied = _PrefixTrie()
+    copied = PrefixTrie()
     copied._root = trie._root
     return copied
 
 
-def _append_item(trie: Any, key: str, value: object, section: int = botocore.hooks._MIDDLE) -> None:
+def _append_item(trie: Any, key: str, value: object, section: int = _hooks._MIDDLE) -> None:
     node = trie._root = _own(trie._root)
     for part in key.split("."):
         known = node["children"].get(part)
         child = _own(known) if known else {"chunk": part, "values": None, "children": {}}
         node["children"][part] = child
         node = child
-    values = [list(one) for one in node["values"] or ([], [], [])]
+    known_values: NodeList | None = node["values"]
+    values: list[list[object]] = [list(one) for one in known_values] if known_values else [[], [], []]
     values[section].append(value)
     node["values"] = NodeList(*values)
 
@@ -72,7 +78,7 @@ def _own(node: dict[str, Any]) -> dict[str, Any]:
     return {**node, "children": dict(node["children"])}
 
 
-_remove_any_item: Callable[..., None] = _PrefixTrie.remove_item
+_remove_any_item: Callable[..., None] = PrefixTrie.remove_item
 
 
 def _remove_item(trie: Any, key: str, value: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -114,7 +114,7 @@ def worker(api: ApiWorld) -> Iterator[Worker]:
     made_worker.close()
 
 
-def submit(api: ApiWorld, workflow: dict[str, Any] = WORKFLOW, **headers: str) -> str:
+def submit(api: ApiWorld, workflow: dict[str, Any] = WORKFLOW, headers: Mapping[str, str] | None = None) -> str:
     answer = api.request("POST", "/api/v2/jobs", body={"workflow": workflow}, headers=headers)
     assert answer.status == 201, answer.text
     return str(answer.json["id"])
@@ -152,7 +152,7 @@ def test_a_job_waits_for_three_calls_before_it_executes_and_for_three_after(api:
     submit(api)
     api.messages()
     with in_rows(*TO_MESSAGE, *TO_ANSWER):
-        job_id = submit(api, **{"Idempotency-Key": "once"})
+        job_id = submit(api, headers={"Idempotency-Key": "once"})
     assert run(api, worker).job.status is JobStatus.SUCCEEDED
     with in_rows(("Query",)):
         job = api.request("GET", f"/api/v2/jobs/{job_id}").json

@@ -22,7 +22,7 @@ from tests.patience import QuietClock, is_alive, slack, wait_until
 
 TESTS = Path(__file__).parents[1]
 #: Packs of nodes, as their authors wrote them: no tests.
-PACKS = TESTS / "environments" / "packs"
+KIT = TESTS / "environments" / "kit"
 needs_schedstat = pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="only Linux says who waits")  # noqa: PTH110
 
 
@@ -250,7 +250,7 @@ def test_no_test_judges_how_fast_the_machine_is() -> None:
     found = [
         f"{file.relative_to(TESTS)}:{why}"
         for file in sorted(TESTS.rglob("*.py"))
-        if file != Path(__file__) and PACKS not in file.parents
+        if file != Path(__file__) and KIT not in file.parents
         for why in timings.found_in(file.read_text(encoding="utf-8"), is_of_pages=file.parent.name == "console")
     ]
     found += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -41,7 +42,7 @@ def size(content: bytes) -> tuple[int, int] | None:
         ("AVIF", {"exif": b"Exif\0\0" + Image.Exif().tobytes()}),
     ],
 )
-def test_the_size_is_the_one_that_pillow_reads(image_format: str, options: dict[str, object]) -> None:
+def test_the_size_is_the_one_that_pillow_reads(image_format: str, options: dict[str, Any]) -> None:
     for width, height in ((40, 30), (1, 1), (301, 257)):
         assert size(picture(image_format, (width, height), **options)) == (width, height)
 

@@ -24,11 +24,11 @@ ELSEWHERE = "connector"
 def names_in(node: ast.AST | None) -> set[str]:
     if node is None:
         return set()
-    return {part.id if isinstance(part, ast.Name) else part.attr for part in ast.walk(node) if is_name(part)}
-
-
-def is_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name | ast.Attribute)
+    return {
+        part.id if isinstance(part, ast.Name) else part.attr
+        for part in ast.walk(node)
+        if isinstance(part, ast.Name | ast.Attribute)
+    }
 
 
 def failures(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:

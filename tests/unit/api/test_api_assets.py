@@ -214,7 +214,7 @@ def test_a_file_path_that_leads_elsewhere_is_refused(api: ApiWorld, path: str) -
         ("content_type", ""),
     ],
 )
-def test_a_field_that_cannot_be_is_named_in_the_refusal(api: ApiWorld, field: str, value: str) -> None:
+def test_a_field_that_cannot_be_is_named_in_the_refusal(api: ApiWorld, field: str, value: Any) -> None:
     answer = upload(api, **{field: value})
     assert (answer.status, answer.code) == (422, "invalid_request")
     assert field in answer.json["error"]["message"]

@@ -21,7 +21,7 @@ def test_the_document_is_there() -> None:
 
 
 def test_a_job_without_a_field_or_with_a_wrong_one_is_noticed() -> None:
-    job = {
+    job: dict[str, Any] = {
         "id": "1",
         "status": "queued",
         "created_at": "2026-01-01T00:00:00Z",

@@ -491,7 +491,7 @@ def test_convert_is_as_strict_as_other_routes(api: ApiWorld) -> None:
         ({"workflow": {"nodes": []}}, "workflow_format_ui"),
         ({"workflow": PLAIN, "set": {"99.x": 1}}, "invalid_workflow"),
     ):
-        answer = convert(api, **body)  # type: ignore[arg-type]
+        answer = convert(api, **body)
         assert (answer.status, answer.code) == (422, code), (body, answer.text)
     assert "did you mean 'seed'" in convert(api, workflow=PLAIN, sed=1).text
 

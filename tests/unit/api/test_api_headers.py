@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
 def test_every_answer_tells_a_browser_to_guess_frame_and_run_nothing(
     api: ApiWorld, method: str, path: str, status: int
 ) -> None:
-    body = {} if method == "POST" else None
+    body: dict[str, Any] | None = {} if method == "POST" else None
     answer = api.request(method, path, body=body, headers={"x-forwarded-proto": "https", "origin": ORIGIN})
     assert answer.status == status
     assert answer.headers["x-content-type-options"] == "nosniff"

@@ -16,6 +16,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import Progress as Snapshot
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_item import JOB, job_pk
 from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
@@ -117,8 +118,10 @@ def test_an_idempotency_key_is_refused_the_second_time_and_free_after_a_refusal(
 
 
 def test_a_job_that_cannot_be_queued_is_not_taken(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = api.services.workers
+    assert isinstance(workers, Queues)
     with monkeypatch.context() as patch:
-        patch.setattr(api.services.workers.jobs, "url", api.job_queue_url + "-gone")
+        patch.setattr(workers.jobs, "url", api.job_queue_url + "-gone")
         patch.setattr("comfy_serverless.aws.sqs.JobQueue.depth", lambda _self: 0)
         answer = submit(api, idempotency_key="once")
         assert (answer.status, answer.code) == (500, "upstream_error")

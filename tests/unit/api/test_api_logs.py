@@ -23,7 +23,7 @@ def keep(api: ApiWorld, job_id: str, content: bytes, *, owner: str = "team") -> 
     api.s3.put_object(Bucket=RESULTS, Key=f"owners/{owner}/{job_id}/log.txt", Body=content)
 
 
-def log(api: ApiWorld, job_id: str, **who: str) -> dict[str, Any]:
+def log(api: ApiWorld, job_id: str, **who: Any) -> dict[str, Any]:
     answer = api.request("GET", f"/api/v2/jobs/{job_id}/log", **who)
     assert answer.status == 200, answer.text
     document: dict[str, Any] = answer.json

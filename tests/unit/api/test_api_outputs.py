@@ -71,12 +71,19 @@ def test_a_job_of_many_outputs_is_one_query_and_one_signature_each(
     job_id = job_of(api, outputs_of(200))
     links: list[str] = []
     whole = LinkSigner.link
-    monkeypatch.setattr(LinkSigner, "link", lambda *given: links.append(given[1]) or whole(*given))
     samples: list[str] = []
     sample = api.s3.generate_presigned_url
-    monkeypatch.setattr(
-        api.s3, "generate_presigned_url", lambda *given, **by: samples.append("") or sample(*given, **by)
-    )
+
+    def counted_link(*given: Any) -> str:
+        links.append(given[1])
+        return whole(*given)
+
+    def counted_sample(*given: Any, **by: Any) -> str:
+        samples.append("")
+        return sample(*given, **by)
+
+    monkeypatch.setattr(LinkSigner, "link", counted_link)
+    monkeypatch.setattr(api.s3, "generate_presigned_url", counted_sample)
     before = Counter(api.calls)
     answer = api.request("GET", f"/api/v2/jobs/{job_id}")
     assert len(answer.json["outputs"]) == len(links) == 200

@@ -12,7 +12,7 @@ from comfy_serverless.aws.s3 import S3Address
 from tests.unit.api_world import ApiWorld, api_world
 
 GRAPH = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8}}, "2": {"class_type": "SaveImage", "inputs": {}}}
-PNGINFO = {"extra_pnginfo": {"workflow": {"nodes": []}}}
+PNGINFO: dict[str, Any] = {"extra_pnginfo": {"workflow": {"nodes": []}}}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -24,12 +25,12 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
         yield world
 
 
-def upload(api: ApiWorld, name: str, *, owner: str = "team", content: bytes = b"bytes", **naming: int) -> Asset:
+def upload(api: ApiWorld, name: str, *, owner: str = "team", content: bytes = b"bytes", **naming: Any) -> Asset:
     digest = digest_of(io.BytesIO(content))
     return api.services.assets.store(owner, io.BytesIO(content), digest, Naming(file_path=name, **naming))
 
 
-def names(api: ApiWorld, query: str = "", **who: str) -> list[str]:
+def names(api: ApiWorld, query: str = "", **who: Any) -> list[str]:
     found, cursor = [], ""
     while True:
         page = api.request("GET", f"/api/v2/assets?{query}{cursor}", **who)

@@ -150,12 +150,13 @@ def test_the_id_of_no_asset_that_nothing_wants_refuses_nothing(assets: AssetStor
     resolved = resolve_assets(graph(image=there.id), owner=owner, assets=assets, inputs=["12.image"])
     assert resolved.graph == graph(image=str(there.address)), "or one for another node"
     loader = {"id": 10, "type": "LoadImage", "widgets_values": [gone, "image"]}
-    for given in (
+    refused_nothing: tuple[dict[str, Any], ...] = (
         {"values": {"10.image": "a.png"}},
         {"values": {}, "inputs": ["10.image"]},
         {"values": {}, "mode": 2},
         {"values": {}, "mode": 4},
-    ):
+    )
+    for given in refused_nothing:
         mode, values = given.pop("mode", 0), given.pop("values")
         known = known_files({"nodes": [{**loader, "mode": mode}]}, values, owner=owner, assets=assets, **given)
         assert known.names == {}
@@ -234,9 +235,15 @@ def test_references_within_a_value_become_names_in_their_places(assets: AssetSto
 
 
 def test_an_asset_named_twice_is_looked_up_once(assets: AssetStore, owner: str, monkeypatch: Any) -> None:
-    asset, asked = store(assets, owner), []
+    asset = store(assets, owner)
+    asked: list[tuple[str, ...]] = []
     get = assets.get
-    monkeypatch.setattr(assets, "get", lambda *key: asked.append(key) or get(*key))
+
+    def counted(*key: str) -> Asset:
+        asked.append(key)
+        return get(*key)
+
+    monkeypatch.setattr(assets, "get", counted)
     given = {str(number): graph(image=reference(asset.id))["10"] for number in range(4)}
     resolve_assets(given, owner=owner, assets=assets)
     assert len(asked) == 1

@@ -192,8 +192,10 @@ def test_a_list_of_many_batches_has_few_of_them_counted_in_one_call(world: Batch
         assert world.post({"name": f"b{number}", "lines": [line(number + 1)]}).status == 201
     world.follow_orders()
     calls: Counter[str] = Counter()
+    orders = world.services.orders
+    assert orders is not None
     world.sqs.meta.events.register("before-call.sqs", lambda model, **_: calls.update([model.name]))
-    world.services.orders.sqs.meta.events.register("before-call.sqs", lambda model, **_: calls.update([model.name]))
+    orders.sqs.meta.events.register("before-call.sqs", lambda model, **_: calls.update([model.name]))
     listed = world.request("GET", "/api/v2/batches?limit=50").json["batches"]
     assert len(listed) == MAX_ORDERS + 3
     assert calls == {"SendMessageBatch": 1}

@@ -11,7 +11,7 @@ from comfy_serverless.api.body_reader import Malformed, Part, parts_of
 
 #: Names without what clients write in a way of their own: quotes, line breaks, backslashes and the percent sign.
 NAMES = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters='"\\%'), min_size=1, max_size=40)
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=200)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 TYPES = st.sampled_from(["image/png", "application/octet-stream", "text/plain; charset=utf-8"])
 FILES = st.tuples(NAMES, st.binary(max_size=2000), TYPES)
 

@@ -320,7 +320,8 @@ def test_a_link_is_for_its_own_address(api: ApiWorld, events: EventWorld) -> Non
 
 def test_without_a_link_or_a_key_there_is_the_contracts_refusal(api: ApiWorld, events: EventWorld) -> None:
     job = submit(api)
-    for headers in ({}, {"authorization": "Bearer nothing"}, {"authorization": "Basic x"}):
+    wrong: tuple[dict[str, Any], ...] = ({}, {"authorization": "Bearer nothing"}, {"authorization": "Basic x"})
+    for headers in wrong:
         answer = events.open(f"/api/v2/jobs/{job['id']}/events", **headers)
         assert (answer.status, json.loads(body(answer))["error"]["code"]) == (401, "unauthorized")
         assert answer.headers["www-authenticate"] == "Bearer"

@@ -35,7 +35,7 @@ def of_kind(name: str, kind: str) -> Output:
     return output(name).model_copy(update={"type": kind, "content_type": TYPES[kind]})
 
 
-def names(api: ApiWorld, query: str = "", *, most_pages: int = 1000, **who: str) -> list[str]:
+def names(api: ApiWorld, query: str = "", *, most_pages: int = 1000, **who: Any) -> list[str]:
     """The names of all outputs, page after page."""
     found, cursor = [], ""
     for _ in range(most_pages):

@@ -58,7 +58,7 @@ def end(api: ApiWorld, job_id: str, **result: Any) -> None:
     )
 
 
-def listed(api: ApiWorld, query: str = "", **who: str) -> list[dict[str, Any]]:
+def listed(api: ApiWorld, query: str = "", **who: Any) -> list[dict[str, Any]]:
     """All pages of a list."""
     found: list[dict[str, Any]] = []
     cursor = ""

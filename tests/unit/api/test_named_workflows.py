@@ -274,7 +274,14 @@ def test_an_alias_moves_to_a_version_to_weights_and_back(api: ApiWorld) -> None:
     assert (stale.status, stale.code) == (409, "workflow_changed")
     assert move(version=2, expected={"1": 90, "2": 10}).status == 200
     assert move(version=7).status == 404
-    for wrong in ({}, {"version": 1, "rollback": True}, {"weights": {"x": 1}}, {"weights": {}}, {"weights": {"1": -1}}):
+    refused: tuple[dict[str, Any], ...] = (
+        {},
+        {"version": 1, "rollback": True},
+        {"weights": {"x": 1}},
+        {"weights": {}},
+        {"weights": {"1": -1}},
+    )
+    for wrong in refused:
         answer = move(**wrong)
         assert (answer.status, answer.code) == (422, "invalid_request"), wrong
 
@@ -329,7 +336,9 @@ def test_what_the_operator_shares_is_run_and_never_written(api: ApiWorld) -> Non
     own = push(api)
     assert (own.status, own.json["version"]) == (201, 1)
     assert [(one["name"], one["source"]) for one in api.request("GET", LIST).json["workflows"]] == [("poster", "own")]
-    assert api.services.workflows.head("", "poster").latest == 1
+    head = api.services.workflows.head("", "poster")
+    assert head is not None
+    assert head.latest == 1
 
 
 def test_workflows_are_listed_by_name_in_pages(api: ApiWorld) -> None:
@@ -372,8 +381,10 @@ def test_no_alias_of_anothers_is_dropped(api: ApiWorld) -> None:
     api.services.workflows.push(Version(name="theirs", number=0, owner="bob", graph=GRAPH))
     answers = [api.request("DELETE", f"{LIST}/{name}/alias/live") for name in ("poster", "theirs", "nobodys")]
     assert [one.status for one in answers] == [404, 404, 404]
-    assert api.services.workflows.head("bob", "theirs").aliases
-    assert api.services.workflows.head("", "poster").aliases
+    for owner, name in (("bob", "theirs"), ("", "poster")):
+        head = api.services.workflows.head(owner, name)
+        assert head is not None
+        assert head.aliases
 
 
 def test_source_means_the_operators_whatever_the_owner_has(api: ApiWorld) -> None:

@@ -89,7 +89,7 @@ def test_a_job_of_another_owner_is_none(world: Batches) -> None:
 
 
 def test_nothing_that_may_be_a_key_runs_again_and_no_webhook_is_called(world: Batches) -> None:
-    pnginfo = {"workflow": {"nodes": []}}
+    pnginfo: dict[str, Any] = {"workflow": {"nodes": []}}
     asked = {
         "workflow": GRAPH,
         "extra_data": {"api_key_comfy_org": "sk-secret", "extra_pnginfo": pnginfo},

@@ -34,11 +34,12 @@ def test_an_owner_has_so_many_streams_and_another_has_his_own(api: ApiWorld, eve
     job = api.request("POST", "/api/v2/jobs", body={"workflow": WORKFLOW}).json
     first, second = events.open(link(api, "team")), events.open(job["urls"]["events"])
     assert (first.status, second.status) == (200, 200)
-    for url, headers in (
+    others: tuple[tuple[str, dict[str, Any]], ...] = (
         (link(api, "team"), {}),
         (job["urls"]["events"], {}),
         ("/api/v2/events", {"authorization": f"Bearer {text}"}),
-    ):
+    )
+    for url, headers in others:
         refused = events.open(url, **headers)
         assert (refused.status, refused.headers["retry-after"]) == (429, "10")
         assert '"too_many_streams"' in body(refused)

@@ -26,7 +26,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
         yield world
 
 
-def key_of(api: ApiWorld, owner: str, **limits: int) -> dict[str, str]:
+def key_of(api: ApiWorld, owner: str, **limits: Any) -> dict[str, str]:
     return {"authorization": f"Bearer {api.services.keys.create(f'of-{owner}', owner=owner, **limits).text}"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import boto3
@@ -47,7 +48,7 @@ def test_a_token_is_read_where_it_is_kept(text: str) -> None:
 
 def test_a_new_token_is_known_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(kept_secrets.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     kept = KeptSecret(parameter("first"))
     assert kept.value() == "first"
     parameter("second")

@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -25,6 +25,9 @@ from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.settings import Settings
 from tests.unit.batch_world import ASSETS, DROPS, GRAPH, RESULTS, World, manifest
 from tests.unit.jobs_table import aws
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
 
 
 @pytest.fixture
@@ -226,7 +229,7 @@ def with_machine(world: World, machine: StepFunctions) -> Drops:
     settings = Settings(
         output_bucket=RESULTS, assets_bucket=ASSETS, batch_state_machine="arn:machine", batch_map_bytes=100
     )
-    keeper = dataclasses.replace(world.keeper, settings=settings, step_functions=machine)
+    keeper = dataclasses.replace(world.keeper, settings=settings, step_functions=cast("SFNClient", machine))
     return dataclasses.replace(world.drops, settings=settings, keeper=keeper)
 
 

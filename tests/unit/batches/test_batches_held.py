@@ -12,8 +12,7 @@ from comfy_serverless.aws.sqs import NotSent
 from comfy_serverless.batches import fates as fates_module
 from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
-from comfy_serverless.batches import store as store_module
-from comfy_serverless.batches.batch import Batch, BatchStatus
+from comfy_serverless.batches.batch import ADVANCE_EVERY_S, Batch, BatchStatus
 from comfy_serverless.batches.fates import fates
 from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.reading import BatchReader
@@ -125,8 +124,8 @@ def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(
     assert world.work() == []
     assert all(state.is_parked for state in world.open_jobs(batch))
     world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
-    orders = [{"batch": batch.id, "resume": True, "start": 0}]
-    starts = []
+    orders: list[dict[str, Any]] = [{"batch": batch.id, "resume": True, "start": 0}]
+    starts: list[int] = []
     while orders:
         (order,) = orders
         starts.append(order["start"])
@@ -337,7 +336,7 @@ def test_one_looks_at_a_batch_at_a_time(world: World, monkeypatch: pytest.Monkey
     assert len(world.work()) == 2
     assert world.batches.begin_advance(batch.id)
     assert world.look(batch).report is None
-    clock.later(store_module.ADVANCE_EVERY_S + 1)
+    clock.later(ADVANCE_EVERY_S + 1)
     assert world.look(batch).report is not None, "whoever looked has died"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -40,7 +40,7 @@ def numbered(manifest: bytes) -> dict[int, bytes]:
 
 def some_manifest(chance: random.Random, *, lines: int) -> bytes:
     """Lines of all kinds, in any order; with a BOM, other ends and no last end, or not."""
-    kinds = [
+    kinds: list[Callable[[int], bytes]] = [
         lambda number: request(number),
         lambda number: request(number) + b"\r",
         lambda number: b"",
@@ -70,7 +70,10 @@ def test_every_line_has_the_number_that_a_plain_splitter_gives_it(
     expected = numbered(manifest)
     batch = world.begin(manifest)
     world.read_all()
-    bad = {one.line: one.message for one in world.batches.bad_lines(batch.id)}
+    bad: dict[int, str] = {}
+    for one in world.batches.bad_lines(batch.id):
+        assert one.line is not None
+        bad[one.line] = one.message
     world.work(failing=3)
     done = world.look(batch)
     summary, rows, _ = world.report(batch)

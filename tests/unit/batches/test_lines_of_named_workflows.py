@@ -14,7 +14,7 @@ import pytest
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches.batch import Batch, BatchStatus
-from comfy_serverless.batches.ranges import Range
+from comfy_serverless.batches.ranges import Range, workflow_key
 from comfy_serverless.errors import ComfyError, NodeExecutionError
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.jobs.document import JobError
@@ -310,7 +310,7 @@ def test_lines_of_another_owner_and_of_nobody_read_alike(named: Named) -> None:
     assert told[1].replace("theirs", "X") == told[2].replace("thiers", "X")
 
 
-RANDOM = (
+RANDOM: tuple[tuple[dict[str, Any], dict[str, Any], int], ...] = (
     ({"workflow": "poster", "inputs": {"seed": -1}}, {}, 3),
     ({"workflow": "poster", "inputs": {"prompt": "x"}}, {"seed": -1}, 3),
     ({"workflow": "poster"}, {"seed": -1}, 3),
@@ -357,10 +357,10 @@ def test_a_range_that_the_last_release_has_begun_keeps_its_ids(named: Named) -> 
     """It asked only about the workflow as it is, whatever inputs a line gives."""
     request = JobRequest.parse({"workflow": "poster", "inputs": {"image": "s3://photos/a.png"}})
     question = Question.about(request, "poster", is_of_texts=False).to_text()
-    key = reading_module.workflow_key("poster")
+    key = workflow_key("poster")
     part = Range(start=0, end=9, offset=9, begun=1, drawing=frozenset({key}))
     assert part.draws(question)
-    assert not replace(part, steady=frozenset({reading_module.workflow_key(question)})).draws(question)
+    assert not replace(part, steady=frozenset({workflow_key(question)})).draws(question)
     assert Question.parse(question).given == ("image",)
 
 
@@ -378,8 +378,8 @@ def test_a_line_that_names_a_bucket_which_is_not_listed_is_refused_as_any(
     monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     with aws() as session:
         named = Named(session, tmp_path)
-        given = {"output_bucket": "results-bucket", "assets_bucket": ASSETS, "allowed_input_buckets": ("mine",)}
-        named.world.keeper = replace(named.world.keeper, settings=Settings(**given))
+        settings = Settings(output_bucket="results-bucket", assets_bucket=ASSETS, allowed_input_buckets=("mine",))
+        named.world.keeper = replace(named.world.keeper, settings=settings)
         named.push()
         photos = [{"photo": f"s3://{bucket}/a.png"} for bucket in ("mine", "theirs")]
         batch = named.world.begin(lines(*({"workflow": "poster", "inputs": photo} for photo in photos)))

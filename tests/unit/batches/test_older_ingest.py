@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def follow(world: Batches, orders: list[dict[str, Any]], packages: Path) -> dict[str, Any]:
     """What an older `ingest` makes of the world by these orders; the world itself stays as it is."""
-    known = world.services.table._client.describe_table(TableName=NAME)["Table"]
+    known: Mapping[str, Any] = world.services.table._client.describe_table(TableName=NAME)["Table"]
     names = ("IndexName", "KeySchema", "Projection")
     objects = [(ASSETS, one["Key"]) for one in world.s3.list_objects_v2(Bucket=ASSETS).get("Contents", [])]
     asked = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from comfy_serverless.batches import tally as tally_module
 from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.progress import BatchProgress
 from comfy_serverless.batches.ranges import Range
+from comfy_serverless.table.jobs import JobStore
 from tests.unit.batch_world import World, ended, manifest
 from tests.unit.jobs_table import aws
 
@@ -70,7 +71,12 @@ def test_lines_far_behind_those_that_wait_are_not_read_and_count_as_waiting(
     world.read_all()
     reads: list[int] = []
     many = world.jobs.many
-    monkeypatch.setattr(type(world.jobs), "many", lambda _jobs, ids: [reads.append(len(ids)), many(ids)][1])
+
+    def counted(_jobs: JobStore, ids: Sequence[str]) -> object:
+        reads.append(len(ids))
+        return many(ids)
+
+    monkeypatch.setattr(type(world.jobs), "many", counted)
     assert counts(look(world, batch)) == {"queued": 60}
     assert sum(reads) == 10
     del reads[:]

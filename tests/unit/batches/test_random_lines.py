@@ -83,9 +83,8 @@ def run(world: World, error: ComfyError | None = None) -> list[str]:
             continue
         if world.jobs.begin(job.job_id, run="run").claim.name == "RUN":
             ran.append(job.job_id)
-            assert world.jobs.finish(
-                job.job_id, ended(job.job_id, error and JobError.of(error)), run="run", webhook=False, places=()
-            )
+            end = ended(job.job_id, JobError.of(error) if error else None)
+            assert world.jobs.finish(job.job_id, end, run="run", webhook=False, places=())
     return ran
 
 
@@ -122,7 +121,9 @@ def test_five_lines_that_draw_a_seed_are_five_jobs_beside_five_that_are_one(worl
 def test_a_line_asks_for_chance_if_the_worker_would_draw_a_seed_for_it(document: dict[str, Any]) -> None:
     request = JobRequest.parse(document)
     whole = files_in(WORKFLOWS).expand(request, owner="", key="a")
-    _, seeds = draw_seeds(graph_of(whole, s3=NO_CLIENT, settings=Settings()).graph)
+    graph = graph_of(whole, s3=NO_CLIENT, settings=Settings()).graph
+    assert graph is not None
+    _, seeds = draw_seeds(graph)
     assert asks_for_chance(request, draws=lambda _name: False) == bool(seeds)
 
 
@@ -206,7 +207,9 @@ def test_a_workflow_that_changes_while_a_range_is_read_changes_no_line_that_was_
     assert world.report(batch)[0]["statuses"] == {"succeeded": 6}, "no line has lost its job"
     keeper = world.keeper
     (part,) = world.batches.ranges(batch.id)
-    world.table.put({**world.table.get(f"batch#{batch.id}", f"range#{part.start:015}"), "offset": 0})  # read once more
+    item = world.table.get(f"batch#{batch.id}", f"range#{part.start:015}")
+    assert item is not None
+    world.table.put({**item, "offset": 0})  # read once more
     keeper.read(batch.id, part.start, until=float("inf"))
     assert run(world) == []
 

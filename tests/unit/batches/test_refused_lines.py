@@ -13,7 +13,7 @@ from comfy_serverless.batches import line_requests
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.stored_request import LineRequest
+from comfy_serverless.jobs.stored_request import LineRequest, request_at
 from tests.unit.batch_world import DROPS, GRAPH, RESULTS, World
 from tests.unit.jobs_table import aws
 
@@ -103,7 +103,7 @@ def test_every_line_with_a_foreign_bucket_is_a_failed_job_and_the_others_run(wor
 def test_a_fault_of_ours_in_one_line_keeps_no_other_from_running(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = line_requests.request_at
+    read = request_at
 
     def with_fault(one: Line, **given: Any) -> LineRequest:
         found = read(one, **given)

@@ -62,8 +62,8 @@ def rows_of(world: World, batch: Batch) -> list[tuple[str, str, str]]:
 
 
 def bad_text(world: World, batch: Batch) -> list[str]:
-    body = world.s3.get_object(Bucket=RESULTS, Key=f"batches/{batch.id}.bad.jsonl")["Body"].read().decode()
-    return body.splitlines()
+    body: bytes = world.s3.get_object(Bucket=RESULTS, Key=f"batches/{batch.id}.bad.jsonl")["Body"].read()
+    return body.decode().splitlines()
 
 
 @pytest.mark.parametrize("chunk", [1, 200], ids=["read apart", "read together"])
@@ -235,9 +235,8 @@ def test_a_drop_under_the_id_of_another_owner_has_an_outcome_of_its_own(world: W
 
 
 def test_a_refused_line_is_told_as_well(world: World) -> None:
-    foreign = {"inputs": {"1.image": "s3://theirs/fox.png"}}
     through(world, line(1), key="batches/first.jsonl")
-    second = through(world, line(2, **foreign), key="batches/second.jsonl")
+    second = through(world, line(2, inputs={"1.image": "s3://theirs/fox.png"}), key="batches/second.jsonl")
     ((status, _, message),) = rows_of(world, second)
     assert (status, USED in message) == ("bad", True)
 

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -37,15 +38,12 @@ EACH = pytest.mark.parametrize("words", LEAVES, ids=" ".join)
 WITHOUT_DATA = {("completion",)}
 
 
-def child(*arguments: str, **options: object) -> subprocess.Popen[str]:
+def child(
+    *arguments: str, stdout: int | IO[str], program: Sequence[str] = ("-m", "comfy_serverless.cli")
+) -> subprocess.Popen[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path("lambda").resolve()), "HOME": "/nowhere"}
-    environment |= options.pop("environment", {})  # type: ignore[arg-type]
     return subprocess.Popen(
-        [sys.executable, *(options.pop("program", None) or ("-m", "comfy_serverless.cli")), *arguments],  # type: ignore[misc]
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]
+        [sys.executable, *program, *arguments], env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True
     )
 
 

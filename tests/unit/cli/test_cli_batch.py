@@ -8,7 +8,8 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,10 @@ def test_a_batch_is_not_taken_for_the_one_of_the_same_name_before(
     assert before is not None
     assert world.look(before).report is not None
     file.write_bytes(manifest(5, first=100))
-    steps = iter([lambda: take(world, "nightly"), world.read_all, world.work, lambda: look_at_newest(world)])
-    monkeypatch.setattr(telling.time, "sleep", lambda _seconds: next(steps)())
+    steps: Iterator[Callable[[], object]] = iter(
+        [lambda: take(world, "nightly"), world.read_all, world.work, lambda: look_at_newest(world)]
+    )
+    monkeypatch.setattr(time, "sleep", lambda _seconds: next(steps)())
     capsys.readouterr()
     assert run("submit", str(file), "--watch", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
@@ -127,7 +130,7 @@ def test_an_unchanged_manifest_that_is_dropped_again_is_a_new_batch_of_the_same_
             assert world.work() == []
         look_at_newest(world)
 
-    monkeypatch.setattr(telling.time, "sleep", pass_time)
+    monkeypatch.setattr(time, "sleep", pass_time)
     assert run("submit", str(file), "--watch", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["batch"] != first.id
@@ -302,7 +305,7 @@ def test_a_batch_that_an_older_release_has_ended_is_counted_by_its_report(
 def test_a_paused_batch_is_told_and_not_waited_for(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(telling.time, "sleep", lambda _seconds: pytest.fail("it is paused"))
+    monkeypatch.setattr(time, "sleep", lambda _seconds: pytest.fail("it is paused"))
     begin(world, tmp_path, manifest(3))
     run("pause", "many")
     capsys.readouterr()
@@ -321,7 +324,7 @@ def test_ctrl_c_while_watching_says_that_the_batch_goes_on(
 
     file = tmp_path / "many.jsonl"
     file.write_bytes(manifest(3))
-    monkeypatch.setattr(telling.time, "sleep", interrupt)
+    monkeypatch.setattr(time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run("submit", str(file), "--watch")
     assert "batch status many --watch" in capsys.readouterr().err
@@ -332,8 +335,10 @@ def test_plain_lines_tell_of_progress_where_there_is_no_terminal(
 ) -> None:
     begin(world, tmp_path, manifest(4))
     capsys.readouterr()
-    steps = iter([lambda: look_at_newest(world, "many"), world.work, lambda: look_at_newest(world, "many")])
-    monkeypatch.setattr(telling.time, "sleep", lambda _seconds: next(steps)())
+    steps: Iterator[Callable[[], object]] = iter(
+        [lambda: look_at_newest(world, "many"), world.work, lambda: look_at_newest(world, "many")]
+    )
+    monkeypatch.setattr(time, "sleep", lambda _seconds: next(steps)())
     monkeypatch.setattr(telling, "WATCH_EVERY_S", 0.0)
     assert run("status", "many", "--watch") == 0
     told = capsys.readouterr().err.splitlines()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ import requests
 from PIL import Image
 
 from comfy_serverless.cli import batch as cli_batch
-from comfy_serverless.cli.batches import telling
 from comfy_serverless.cli.remote_api import Api
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.document import Output
@@ -39,25 +40,25 @@ class Wire:
     def _answer(self, api: Api, method: str, url: str, *, with_key: bool, **given: Any) -> requests.Response:
         parts = urlsplit(url)
         answer = requests.Response()
-        answer.encoding, answer._content_consumed = "utf-8", True
+        answer.encoding = "utf-8"
         if parts.hostname != "api.example":
             assert not with_key, "the key goes to the API alone"
             return self._of_s3(answer, method, parts, given)
         assert (with_key, api.key) == (True, "key")
         query = f"?{urlencode(given['params'])}" if given.get("params") else ""
         told = self.world.request(method, f"{parts.path}{query}", body=given.get("json"), headers=given.get("headers"))
-        answer.status_code, answer._content = told.status, told.text.encode()
+        answer.status_code, answer.raw = told.status, io.BytesIO(told.text.encode())
         answer.headers.update(told.headers)
         return answer
 
     def _of_s3(self, answer: requests.Response, method: str, parts: Any, given: Any) -> requests.Response:
         bucket, key = parts.hostname.partition(".")[0], unquote(parts.path).lstrip("/")
-        answer.status_code, answer._content = 200, b""
+        answer.status_code, answer.raw = 200, io.BytesIO()
         if method == "PUT":
             self.world.s3.put_object(Bucket=bucket, Key=key, Body=given["data"].read())
         else:
             assert dict(parse_qsl(parts.query))["X-Amz-Signature"]
-            answer._content = self.world.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            answer.raw = io.BytesIO(self.world.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
         return answer
 
 
@@ -141,7 +142,7 @@ def test_a_manifest_is_submitted_watched_paused_resumed_and_retried(
         world.work(failing=frozenset({1}))
         world.look("many")
 
-    monkeypatch.setattr(telling.time, "sleep", pass_time)
+    monkeypatch.setattr(time, "sleep", pass_time)
     assert run("status", "many", "--watch", "--json") == 1
     shown = told(capsys)
     assert (shown["succeeded"], shown["failed"], shown["first_failures"][0]["line"]) == (2, 1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -36,8 +37,7 @@ class Wire:
             self.breaks -= 1
             raise requests.ConnectionError("gone")
         answer = requests.Response()
-        answer.status_code, answer.encoding, answer._content = told.status, "utf-8", told.text.encode()
-        answer._content_consumed = True
+        answer.status_code, answer.encoding, answer.raw = told.status, "utf-8", io.BytesIO(told.text.encode())
         return answer
 
 

@@ -38,8 +38,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
 def ended(jobs: JobStore, job_id: str, account: Account, **told: Any) -> None:
     jobs.submit(NewJob(job_id=job_id, owner=account.owner, request_uri="s3://a/b", result_uri="s3://a/c"))
     jobs.begin(job_id, run="run")
-    times = {"created_at": NOW, "completed_at": NOW, "expires_at": NOW}
-    job = Job(id=job_id, status=JobStatus.SUCCEEDED, urls=JobUrls.of(job_id), **times, **told)
+    told |= {"created_at": NOW, "completed_at": NOW, "expires_at": NOW}
+    job = Job(id=job_id, status=JobStatus.SUCCEEDED, urls=JobUrls.of(job_id), **told)
     assert jobs.finish(job_id, job, run="run", webhook=False, places=(), account=account)
 
 

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -253,7 +253,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedApi]:
         yield scripted
 
 
-def answering(graph: dict[str, Any], *, warnings: tuple[str, ...] = ()) -> Any:
+def answering(graph: dict[str, Any], *, warnings: tuple[str, ...] = ()) -> Callable[[Asked], Told]:
     def answer(asked: Asked) -> Told:
         if asked.path == "/api/v2/workflows/convert":
             return Told(body={"workflow": graph, "warnings": list(warnings)})

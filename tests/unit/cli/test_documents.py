@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -165,7 +166,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
             read_document(str(missing))
 
 
-BAD_FIELDS: list[dict[str, object]] = [
+BAD_FIELDS: list[dict[str, Any]] = [
     *({"inputs": {"1.image": value}} for value in (7, True, [1, 2], {"a": 1}, [], [None])),
     *({name: value} for name in ("set", "inputs", "extra_data", "metadata") for value in (7, True, [1], "text")),
     {"metadata": {"a": [1]}},

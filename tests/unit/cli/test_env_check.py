@@ -262,7 +262,7 @@ def test_a_container_is_removed_even_if_the_signal_comes_while_it_is_being_start
 ) -> None:
     popen = subprocess.Popen
 
-    class Interrupted(popen):  # type: ignore[type-arg,misc,valid-type]
+    class Interrupted(popen):  # type: ignore[misc,valid-type]
         def __init__(self, command: Sequence[str], **options: Any) -> None:
             super().__init__(command, **options)
             if "run" in command:

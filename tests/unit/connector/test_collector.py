@@ -203,7 +203,7 @@ def test_a_class_whose_files_never_come_late_is_not_waited_for_again_and_one_tha
     remembered = Remembered()
     waits: list[float] = []
     monkeypatch.setattr(collector_module, "_LATE_S", 0.05)
-    monkeypatch.setattr(collector_module.time, "sleep", waits.append)
+    monkeypatch.setattr(time, "sleep", waits.append)
 
     def waits_for(class_type: str, shown: dict[str, Any]) -> bool:
         waits.clear()
@@ -236,7 +236,7 @@ def test_a_file_that_comes_late_makes_its_class_worth_waiting_for(tmp_path: Path
 def test_where_no_late_file_would_be_found_none_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(collector_module.time, "sleep", lambda _: pytest.fail("the engine stands still"))
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("the engine stands still"))
     files = (
         LocalFiles({"output": tmp_path}, Remembered(), view=nothing_to_view)
         if where != "elsewhere"

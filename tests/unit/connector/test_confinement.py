@@ -22,8 +22,7 @@ from comfy_serverless.connector import confinement
 from comfy_serverless.connector.confinement import EngineUser, confining_prefix, engine_environment, engine_user
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.settings import Settings
-from tests.patience import PATIENCE_S, wait_until
-from tests.unit.connector.test_process import is_alive
+from tests.patience import PATIENCE_S, is_alive, wait_until
 
 PRYING = Path(__file__).parents[2] / "prying_engine.py"
 IS_ROOT = os.geteuid() == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.connector.fact_queue import ON_THE_WAY, FactQueue
-from comfy_serverless.connector.facts import CancelAsked, EventSeen, SocketLost
+from comfy_serverless.connector.facts import CancelAsked, EventSeen, Fact, SocketLost
 from tests.patience import PATIENCE_S
 
 
@@ -20,7 +20,7 @@ def event(kind: str, data: Mapping[str, Any] | None = None) -> EventSeen:
 
 def test_the_order_stays_but_for_a_cancel() -> None:
     facts = FactQueue(ON_THE_WAY)
-    seen = [event("executing", {"node": "1"}), event("progress"), SocketLost(), CancelAsked()]
+    seen: list[Fact] = [event("executing", {"node": "1"}), event("progress"), SocketLost(), CancelAsked()]
     for fact in seen:
         facts.put(fact)
     assert [facts.get(0) for _ in range(5)] == [CancelAsked(), *seen[:3], None]

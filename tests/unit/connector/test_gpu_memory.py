@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ def gauge_at(monkeypatch: pytest.MonkeyPatch, readings: list[tuple[float, int | 
     asked = [used for _, used in readings]
     gauge = PeakGauge(lambda: asked.pop(0))
     for at_s, _ in readings:
-        monkeypatch.setattr(gpu_memory.time, "monotonic", lambda at_s=at_s: at_s)
+        monkeypatch.setattr(time, "monotonic", lambda at_s=at_s: at_s)
         gauge.look()
         gauge.look()  # at the same moment nothing is asked
     return gauge

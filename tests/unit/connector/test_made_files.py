@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 
@@ -66,7 +67,7 @@ class Engine:
         }
 
 
-def _nothing(*_: str) -> None:
+def _nothing(*_: str) -> BinaryIO:
     raise AssertionError
 
 
@@ -441,7 +442,12 @@ def test_a_folder_in_which_nothing_has_changed_is_not_read_again(
     engine.run().leave()
     read: list[Path] = []
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: read.append(Path(path)) or scandir(path))
+
+    def counted(path: str) -> object:
+        read.append(Path(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
     engine.run().leave()
     assert read == []
     began_s = time.time() - 0.02  # files have the time of a clock that may be a tick behind
@@ -661,7 +667,7 @@ def test_what_takes_the_place_of_a_file_is_not_copied_for_it(
         put(path)
         raise PermissionError(source)
 
-    monkeypatch.setattr(local_files.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     assert run.claim(output("a.png"), cached=False) is None
 
 
@@ -677,9 +683,9 @@ def test_what_is_still_being_written_is_not_copied_by_half(engine: Engine, monke
         path.write_text("half and half")
         os.utime(path, (0, 0))
 
-    monkeypatch.setattr(local_files.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     monkeypatch.setattr(whole_files, "_AT_REST_S", PATIENCE_S)
-    monkeypatch.setattr(whole_files.time, "sleep", write_on)
+    monkeypatch.setattr(time, "sleep", write_on)
     made = run.claim(output("a.png"), cached=False)
     assert made is not None
     assert made.fetch().read() == b"half and half"

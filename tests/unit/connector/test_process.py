@@ -50,11 +50,12 @@ def process(script: str, *arguments: str, first_port: int = 19188) -> Iterator[C
 
 def test_it_is_ready_when_it_answers() -> None:
     with process(SERVER) as comfy:
-        assert comfy.state is ProcessState.STOPPED
+        states = [comfy.state]
         comfy.start()
-        assert comfy.state is ProcessState.STARTING
+        states.append(comfy.state)
         assert comfy.wait_ready(PATIENCE_S)
-        assert comfy.state is ProcessState.READY
+        states.append(comfy.state)
+        assert states == [ProcessState.STOPPED, ProcessState.STARTING, ProcessState.READY]
         assert comfy.starts == 1
 
 

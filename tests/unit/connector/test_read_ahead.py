@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
+from typing import cast
 
 import websocket
 from hypothesis import given, settings
@@ -73,7 +74,7 @@ def _messages(stream: bytes, cuts: list[int], *, ahead: bool) -> list[tuple[int,
     sender.start()
     connection = ReadAhead(ours)
     reader = websocket.WebSocket(skip_utf8_validation=True)
-    reader.sock, reader.connected = connection, True
+    reader.sock, reader.connected = cast("socket.socket", connection), True
     found: list[tuple[int, bytes]] = []
     try:
         while True:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.connector import real_paths
 from comfy_serverless.connector.real_paths import folder_below, path_below, real_folder, way_below
 
 
@@ -30,7 +29,7 @@ def _proc(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "without /proc":
         readlink = os.readlink
         monkeypatch.setattr(
-            real_paths.os,
+            os,
             "readlink",
             lambda path, **given: (none if "/proc/" in str(path) else readlink)(path, **given),
         )
@@ -81,6 +80,6 @@ def test_a_link_that_may_not_be_read_leads_nowhere(root: Path, monkeypatch: pyte
 
     (root / "inside").unlink()
     (root / "inside").symlink_to("not there")
-    monkeypatch.setattr(real_paths.os, "readlink", refused)
+    monkeypatch.setattr(os, "readlink", refused)
     assert folder_below(str(root), "inside") is None
     assert path_below(str(root), "inside/x.png") is None

@@ -139,7 +139,7 @@ def test_after_so_many_jobs_it_is_replaced_whatever_it_holds(max_jobs: int) -> N
 
 def test_a_replacement_that_fails_is_tried_again_later_and_later() -> None:
     engine = Engine(recycling(), leak=50)
-    tries = []
+    tries: list[int] = []
     while len(tries) < 4:
         if engine.run():
             tries.append(engine.jobs)

@@ -326,7 +326,7 @@ def test_a_proxy_that_is_not_there_is_named_by_the_websocket_too() -> None:
 def test_a_websocket_that_does_not_open_is_closed_at_once(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever keeps the error, with its frames, keeps no descriptor."""
 
-    def opened(address: str, *, socket: object, **options: object) -> websocket.WebSocket:
+    def opened(address: str, *, socket: sockets.socket, **options: object) -> websocket.WebSocket:
         assert address
         assert options
         made = websocket.WebSocket()
@@ -357,7 +357,7 @@ def test_what_a_server_repeats_of_the_secrets_is_shown_nowhere(
     front: Front, status: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("comfy_serverless.connector.follower.UNREACHABLE_S", 0.1)
-    secret = {"comfyui_token": "s3cret-token", "comfyui_headers": (("X-Api-Key", "s3cret-key"),)}
+    secret: dict[str, Any] = {"comfyui_token": "s3cret-token", "comfyui_headers": (("X-Api-Key", "s3cret-key"),)}
     repeated = (status, b"you sent s3cret-key and Bearer s3cret-token", "/x/s3cret-token" if status == 301 else "")
     shown = [repr(Settings(comfyui_url="http://me:s3cret@gpu.example", **secret))]
     with caplog.at_level(logging.DEBUG):

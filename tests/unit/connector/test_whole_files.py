@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_a_file_with_a_pause_in_it_is_waited_for(
         if engine.stdin is not None:
             engine.stdin.close()
 
-    monkeypatch.setattr(whole_files.time, "sleep", pause)
+    monkeypatch.setattr(time, "sleep", pause)
     films = [calm(tmp_path / "film.mp4")]
     [(path, state)] = when_whole(films, pid=engine.pid)
     assert Path(path).read_text() == "half and half"
@@ -88,5 +89,5 @@ def test_what_stays_open_is_waited_for_once(
     assert [path for path, _ in when_whole([log], pid=engine.pid, kept_open=kept_open)] == [log[0]]
     assert kept_open == {log[0]}
     assert "is still being written" in caplog.text
-    monkeypatch.setattr(whole_files.time, "sleep", lambda _: pytest.fail("it is known not to end"))
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it is known not to end"))
     assert when_whole([log], pid=engine.pid, kept_open=kept_open) == [log]

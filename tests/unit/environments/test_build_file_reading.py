@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from build_samples import OFFICIAL, build_text, model_text, pack_text
 
 from comfy_serverless.environments.build_file import Model, Pack, overrides, parse, read_text
 from comfy_serverless.errors import InvalidBuildFile
+from tests.unit.build_samples import OFFICIAL, build_text, model_text, pack_text
 
 SHA256 = "a" * 64
 WIDE = "# \U0001f600 ü\n"
@@ -294,11 +295,15 @@ def test_what_stands_around_a_document_is_taken(around: str) -> None:
 def test_both_parsers_of_pyyaml_say_the_same_places() -> None:
     text = WIDE + "a: 'é𝄞'\r\nb:\r\n- {c: d}\r\n- |+\r\n  ü\r\n\r\n# c\r\ne: >\n  x\n f: \n"[:-5]
 
-    fast, plain = (
-        [(type(event), event.start_mark.index, event.end_mark.index, event.start_mark.line) for event in events]
-        for events in (yaml.parse(text, Loader=yaml.CSafeLoader), yaml.parse(text, Loader=yaml.SafeLoader))
-    )
+    def places(events: Iterator[yaml.Event]) -> Iterator[tuple[type, int, int, int]]:
+        for event in events:
+            start, end = event.start_mark, event.end_mark
+            assert start is not None
+            assert end is not None
+            yield type(event), start.index, end.index, start.line
 
+    fast = list(places(yaml.parse(text, Loader=yaml.CSafeLoader)))
+    plain = list(places(yaml.parse(text, Loader=yaml.SafeLoader)))
     assert fast == plain
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from build_samples import OFFICIAL, build_text
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from comfy_serverless.environments.build_file import BuildFile, Model, Pack, new_text, parse, read_text, updated
 from comfy_serverless.errors import InvalidBuildFile
+from tests.unit.build_samples import OFFICIAL, build_text
 
 SHA256 = "a" * 64
 #: A failure is told by its first example: to shrink one takes minutes.
@@ -304,7 +304,7 @@ def model_lists(draw: st.DrawFn) -> tuple[Model, ...]:
                 ]
             )
         )
-        facts = draw(
+        facts: Mapping[str, Any] = draw(
             st.fixed_dictionaries(
                 {
                     "sha256": st.none() | st.sampled_from([SHA256, "0" * 64]),
@@ -371,8 +371,10 @@ def _loaded(text: str) -> Any:
 
 
 #: What stands within an entry: remarks there go with it.
-INNER = ("filename", "localPath", "sha256", "sizeBytes", "source", "sourceUri", "type", "id", "name", "registryVersion")
-INNER += ("repository", "gitRef", "blobId")
+INNER = (
+    *("filename", "localPath", "sha256", "sizeBytes", "source", "sourceUri", "type"),
+    *("id", "name", "registryVersion", "repository", "gitRef", "blobId"),
+)
 
 
 def _is_own_line(text: str, number: int) -> bool:

@@ -14,7 +14,7 @@ from comfy_serverless.environments.locking.resolver import Answer, Question, Uns
 from comfy_serverless.errors import EnvironmentConflict, LibraryUnavailable
 
 #: library -> version -> what it needs.
-INDEX = {
+INDEX: dict[str, dict[str, list[str]]] = {
     "a": {"1": [], "2": [], "3": []},
     "needs-a2": {"1": ["a>=2"]},
     "needs-old-a": {"1": ["a<2"]},
@@ -112,7 +112,9 @@ def test_each_conflict_is_told_and_each_missing_name() -> None:
 
 
 def test_few_questions_are_asked_of_many_lines() -> None:
-    index = {**INDEX, **{f"other-{number}": {"1": []} for number in range(4)}}
+    index = dict(INDEX)
+    for number in range(4):
+        index[f"other-{number}"] = {"1": []}
     resolver = Small(index)
     explained(
         *(line(f"pack{number}", f"other-{number}") for number in range(4)),

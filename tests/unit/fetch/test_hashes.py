@@ -109,7 +109,8 @@ def test_huge_headers_are_a_failed_connection(internet: Internet) -> None:
     url = internet.serve(HF, FILE, X_Linked_ETag="a" * 70_000)
     with pytest.raises(Unusable, match="the connection failed"):
         asked(internet, url)
-    url = internet.serve(HF, FILE, **{f"X_{number}": "a" for number in range(500)})
+    many: dict[str, Any] = {f"X_{number}": "a" for number in range(500)}
+    url = internet.serve(HF, FILE, **many)
     with pytest.raises(Unusable, match="the connection failed"):
         asked(internet, url)
 

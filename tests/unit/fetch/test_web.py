@@ -6,6 +6,8 @@ import gzip
 import socket
 import ssl
 import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ def fetch(url: str, *, network: Network | None = None, within_s: float = PATIENC
     return content
 
 
+def sending(answer: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    """What answers with these bytes, whatever they are."""
+
+    def send(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(answer)
+
+    return send
+
+
 class TestHonestServers:
     def test_a_file_arrives_as_it_is(self, server: HostileServer) -> None:
         assert fetch(server.serve("/a.png", CONTENT)) == CONTENT
@@ -54,7 +65,7 @@ class TestHonestServers:
     def test_a_chunked_body_arrives_whole(self, server: HostileServer) -> None:
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (CONTENT[:7], CONTENT[7:]))
         start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        server.answers["/a"] = lambda request: request.wfile.write(start + chunks + b"0\r\n\r\n") and None
+        server.answers["/a"] = sending(start + chunks + b"0\r\n\r\n")
         assert fetch(server.url("/a")) == CONTENT
 
     def test_path_and_query_arrive_as_they_were_meant(self, server: HostileServer) -> None:
@@ -234,7 +245,7 @@ class TestHostileServers:
     @pytest.mark.parametrize("rest", [b"5\r\nabc", b"zz\r\nabc\r\n0\r\n\r\n"])
     def test_broken_chunks_are_refused(self, server: HostileServer, rest: bytes) -> None:
         start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        server.answers["/a"] = lambda request: request.wfile.write(start + rest) and None
+        server.answers["/a"] = sending(start + rest)
         with pytest.raises(Unusable, match="the connection failed"):
             fetch(server.url("/a"))
 
@@ -246,12 +257,12 @@ class TestHostileServers:
 
     def test_a_flood_of_headers_is_refused(self, server: HostileServer) -> None:
         flood = b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000 + b"\r\n"
-        server.answers["/a"] = lambda request: request.wfile.write(flood) and None
+        server.answers["/a"] = sending(flood)
         with pytest.raises(Unusable, match="the connection failed"):
             fetch(server.url("/a"))
 
     def test_something_that_is_not_http_is_refused(self, server: HostileServer) -> None:
-        server.answers["/a"] = lambda request: request.wfile.write(b"SSH-2.0-OpenSSH_9\r\n") and None
+        server.answers["/a"] = sending(b"SSH-2.0-OpenSSH_9\r\n")
         with pytest.raises(Unusable, match="the connection failed"):
             fetch(server.url("/a"))
 

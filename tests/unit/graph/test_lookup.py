@@ -25,7 +25,7 @@ class Counted(dict[str, Any]):
 
 def looks_for(addresses: list[str], *, title: str = "node") -> int:
     inputs = Counted({f"{number:x}": 0 for number in range(5000)})
-    graph = {
+    graph: dict[str, dict[str, Any]] = {
         "1": {"class_type": "EmptyImage", "inputs": inputs, "_meta": {"title": title}},
         **{str(node): {"class_type": "EmptyImage", "inputs": Counted(width=1)} for node in range(2, 300)},
     }
@@ -43,7 +43,9 @@ def test_a_thousand_wrong_addresses_look_at_the_graph_as_often_as_twenty(form: s
 
 
 def test_an_address_whose_every_part_is_a_title_looks_at_each_node_once() -> None:
-    dotted = {f"n{dots}": {"class_type": ".".join("x" * (dots + 1)), "inputs": Counted(a=1)} for dots in range(200)}
+    dotted: dict[str, dict[str, Any]] = {
+        f"n{dots}": {"class_type": ".".join("x" * (dots + 1)), "inputs": Counted(a=1)} for dots in range(200)
+    }
     wrong = [f"{'.'.join('x' * 201)}.{number}" for number in range(300)]
     assert len(NodeLookup(dotted).resolve_all(wrong)[1]) == 300
     assert sum(node["inputs"].looks for node in dotted.values()) < 10 * len(dotted)

@@ -80,7 +80,7 @@ def test_an_input_of_a_chosen_option_is_declared_there() -> None:
         },
     ]
     info = {"Dynamic": {"input": {"required": {"model": spec}}}}
-    graph = {"1": {"class_type": "Dynamic", "inputs": {"model": "large", "model.steps": 20}}}
+    graph: dict[str, Any] = {"1": {"class_type": "Dynamic", "inputs": {"model": "large", "model.steps": 20}}}
     told = by_address(graph, info)
     assert told["1.model"]["choices"] == ["small", "large"]
     assert told["1.model.steps"]["maximum"] == 50

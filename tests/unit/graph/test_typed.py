@@ -143,10 +143,15 @@ def test_a_type_that_decides_nothing_leaves_it_to_the_value(name: str) -> None:
     assert put("5", name, standing="seven") == "5"
 
 
+SPECS: list[Any] = [[], [None], [{}], 5, ["INT", "no options"]]
+
+
 @pytest.mark.parametrize(
     "declaration",
-    [None, {}, {"input": None}, {"input": {"required": None}}, {"input": {"required": {"x": "INT"}}}]
-    + [{"input": {"required": {"x": spec}}} for spec in ([], [None], [{}], 5, ["INT", "no options"])],
+    [
+        *(None, {}, {"input": None}, {"input": {"required": None}}, {"input": {"required": {"x": "INT"}}}),
+        *({"input": {"required": {"x": spec}}} for spec in SPECS),
+    ],
 )
 def test_a_declaration_of_any_shape_is_read(declaration: Any) -> None:
     assert declared_input(declaration, "x") in (None, Takes("INT", declared_input(DECLARATION, "seed").kind))  # type: ignore[union-attr]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workflow_samples import nested, text_to_image
 
 from comfy_serverless.errors import InvalidWorkflow, NotJson, UiFormatWorkflow
 from comfy_serverless.graph import workflow
+from tests.unit.workflow_samples import nested, text_to_image
 
 
 class TestCheckFormat:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from workflow_samples import nested, text_to_image
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph import workflow
+from tests.unit.workflow_samples import nested, text_to_image
 
 #: Property tests judge results, not the speed of a busy machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -193,7 +193,7 @@ def values_of(value: Any, key: str, enclosing: str | None = None, top: bool = Tr
 class TestReplaceKeyValue:
     def test_a_key_is_replaced_wherever_it_is_nested(self) -> None:
         graph = {"1": {"class_type": "X", "inputs": {"seed": 1, "deep": {"list": [{"more": {"seed": 2}}]}}}}
-        assert workflow.replace_key_value(graph, "seed", 9) is None
+        workflow.replace_key_value(graph, "seed", 9)
         assert graph["1"]["inputs"] == {"seed": 9, "deep": {"list": [{"more": {"seed": 9}}]}}
 
     def test_keys_of_the_top_are_left_alone(self) -> None:
@@ -231,7 +231,7 @@ class TestReplaceKeyValue:
         assert node["inputs"]["seed"] == 9
 
     def test_deep_and_circular_graphs_come_to_an_end(self) -> None:
-        graph = {"1": {"class_type": "X", "inputs": nested(50_000)}}
+        graph: dict[str, Any] = {"1": {"class_type": "X", "inputs": nested(50_000)}}
         graph["1"]["inputs"]["self"] = graph
         graph["1"]["inputs"]["seed"] = 1
         workflow.replace_key_value(graph, "seed", 9)

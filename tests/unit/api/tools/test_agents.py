@@ -43,6 +43,7 @@ def test_a_client_finds_the_workflows_as_tools(agents: McpWorld, mode: str) -> N
         schema = tools["run_poster"].input_schema
         assert (schema["type"], schema["additionalProperties"]) == ("object", False)
         assert schema["properties"]["width"]["type"] == "integer"
+        assert client.server_info is not None
         assert client.server_info.name == "comfy-serverless"
         assert client.protocol_version == (NEWEST if mode == "auto" else "2025-11-25")
 
@@ -135,7 +136,8 @@ def test_outputs_come_page_by_page(agents: McpWorld) -> None:
     agents.wait_s = 20.0
     with agents.worker(*(file(f"{number}.png") for number in range(5))):
         job_id = agents.call("run_poster")["structuredContent"]["job_id"]
-    seen, cursor = [], {}
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
     while True:
         page = agents.call("get_outputs", {"job_id": job_id, "limit": 2, **cursor})["structuredContent"]
         seen += [one["name"] for one in page["outputs"]]

@@ -86,9 +86,9 @@ def test_what_is_anothers_is_not_there(agents: McpWorld) -> None:
         assert theirs["isError"]
         assert theirs["content"][0]["text"].replace(job_id, "nobodys") == nobodys["content"][0]["text"]
     assert agents.call("list_jobs", owner="other")["structuredContent"]["jobs"] == []
-    body = {**PING, "method": "tools/call", "params": {"name": "run_poster", "arguments": {}}}
+    body = {**PING, "method": "tools/call"}
     theirs, nobodys = (
-        agents.ask({**body, "params": {**body["params"], "name": name}}, owner="other").json["error"]
+        agents.ask({**body, "params": {"name": name, "arguments": {}}}, owner="other").json["error"]
         for name in ("run_poster", "run_nobody")
     )
     assert theirs["message"].replace("poster", "nobody") == nobodys["message"]

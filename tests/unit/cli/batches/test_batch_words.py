@@ -18,7 +18,7 @@ GRAPH = {"1": {"class_type": "LoadImage", "inputs": {"image": "x.jpg"}}}
 
 
 def options(*arguments: str) -> argparse.Namespace:
-    parser = CommandParser(prog="comfy-serverless")
+    parser: argparse.ArgumentParser = CommandParser(prog="comfy-serverless")
     batch.add_parser(parser.add_subparsers(dest="command"))
     return parser.parse_args(["batch", *arguments])
 

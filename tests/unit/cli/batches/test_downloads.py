@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -18,6 +18,9 @@ from tests.unit.jobs_table import REGION, aws
 
 RED, BLUE, GREEN = png("red"), png("blue"), png("green")
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 class Counted:
     """An S3 that counts what is read, and can break off."""
@@ -29,6 +32,11 @@ class Counted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._s3, name)
+
+    @property
+    def client(self) -> S3Client:
+        """It, as what it stands for."""
+        return cast("S3Client", self)
 
     def get_object(self, **request: Any) -> Any:
         self.read.append(request["Key"])
@@ -47,7 +55,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
 
 
 def fetched(s3: Any, rows: Sequence[Row], folder: Path, template: str = "{input}") -> Downloaded:
-    return Download(source=OfReport(s3), folder=folder, template=NameTemplate.parse(template), batch="b").run(
+    return Download(source=OfReport(s3.client), folder=folder, template=NameTemplate.parse(template), batch="b").run(
         iter(rows)
     )
 
@@ -149,7 +157,7 @@ def test_a_field_that_lines_lack_is_counted(s3: Counted, tmp_path: Path) -> None
 def test_reserved_names_stay_free(s3: Counted, tmp_path: Path) -> None:
     row = put_line(s3, 1, {"x.png": RED}, source="s3://b/contact-sheet.jpg")
     download = Download(
-        source=OfReport(s3),
+        source=OfReport(s3.client),
         folder=tmp_path,
         template=NameTemplate.parse("{input}"),
         batch="b",

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -20,6 +20,9 @@ from tests.unit.jobs_table import REGION, aws
 BUCKET = "drops-bucket"
 GRAPH = {"1": {"class_type": "LoadImage", "inputs": {"image": "x"}}}
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 class Counted:
     """An S3 that counts what is sent to it."""
@@ -30,6 +33,11 @@ class Counted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._s3, name)
+
+    @property
+    def client(self) -> S3Client:
+        """It, as what it stands for."""
+        return cast("S3Client", self)
 
     def upload_file(self, path: str, bucket: str, key: str, **options: Any) -> None:
         self.uploads.append(key)
@@ -59,7 +67,7 @@ def read(s3: Counted, address: str) -> bytes:
 def test_each_content_is_sent_once_and_each_name_is_there(s3: Counted, tmp_path: Path) -> None:
     one, same, other = files = written(tmp_path, one=b"fox", same=b"fox", other=b"owl")
     sizes: list[int] = []
-    sent = send_files(s3, BUCKET, files, progress=sizes.append)
+    sent = send_files(s3.client, BUCKET, files, progress=sizes.append)
     assert (sent.sent, sent.sent_bytes, len(s3.uploads), sizes) == (2, 6, 2, [3, 3])
     assert {path.stem: read(s3, sent.addresses[path]) for path in files} == {
         "one": b"fox",
@@ -74,9 +82,9 @@ def test_each_content_is_sent_once_and_each_name_is_there(s3: Counted, tmp_path:
 
 def test_what_is_there_is_not_sent_again(s3: Counted, tmp_path: Path) -> None:
     files = written(tmp_path, one=b"fox", other=b"owl")
-    first = send_files(s3, BUCKET, files)
+    first = send_files(s3.client, BUCKET, files)
     (tmp_path / "one.jpg").write_bytes(b"cat")
-    again = send_files(s3, BUCKET, files)
+    again = send_files(s3.client, BUCKET, files)
     assert (again.sent, len(s3.uploads)) == (1, 3)
     assert again.addresses[files[1]] == first.addresses[files[1]]
     assert again.addresses[files[0]] != first.addresses[files[0]]
@@ -86,14 +94,14 @@ def test_what_may_be_deleted_soon_is_sent_again(s3: Counted, tmp_path: Path, mon
     from datetime import timedelta
 
     files = written(tmp_path, one=b"fox")
-    send_files(s3, BUCKET, files)
+    send_files(s3.client, BUCKET, files)
     monkeypatch.setattr("comfy_serverless.cli.batches.sending.FRESH_FOR", timedelta(hours=-1))
-    assert send_files(s3, BUCKET, files).sent == 1
+    assert send_files(s3.client, BUCKET, files).sent == 1
 
 
 def test_a_file_that_has_gone_is_named(s3: Counted, tmp_path: Path) -> None:
     with pytest.raises(MissingAsset, match=r"gone\.jpg cannot be read"):
-        send_files(s3, BUCKET, [tmp_path / "gone.jpg"])
+        send_files(s3.client, BUCKET, [tmp_path / "gone.jpg"])
 
 
 @pytest.mark.parametrize("name", ["a.json", "../../e.jpg", "..", "a/b"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from comfy_serverless.cli import stack as stack_module
 from comfy_serverless.cli.environments.models import MANIFEST_KEY
 from comfy_serverless.cli.main import main
 from comfy_serverless.cli.stack import Stack
-from comfy_serverless.environments import model_files
 from comfy_serverless.fetch import tokens
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.request import parse_manifest
@@ -377,19 +377,23 @@ def test_an_upload_that_broke_off_goes_on(
     part = 5 << 20
     monkeypatch.setattr(model_store, "PART_BYTES", part)
     build(local(content=safetensors(2 * part, b"f")))
-    upload_part, sent = bucket.upload_part, []
+    upload_part = bucket.upload_part
+    sent: list[int] = []
+
+    def counted(**given: Any) -> Any:
+        sent.append(given["PartNumber"])
+        return upload_part(**given)
 
     def breaking(**given: Any) -> Any:
         if len(sent) == 2:
             raise KeyboardInterrupt
-        sent.append(given["PartNumber"])
-        return upload_part(**given)
+        return counted(**given)
 
     with monkeypatch.context() as patch:
         patch.setattr(bucket, "upload_part", breaking)
         assert run("--to", "bucket") == 130
     sent.clear()
-    monkeypatch.setattr(bucket, "upload_part", lambda **given: sent.append(given["PartNumber"]) or upload_part(**given))
+    monkeypatch.setattr(bucket, "upload_part", counted)
     assert run("--to", "bucket") == 0
     assert len(sent) == 1
     capsys.readouterr()
@@ -499,7 +503,7 @@ def test_another_file_in_its_place_is_replaced_only_if_that_is_said(capsys: pyte
 def test_a_disk_without_room_is_told_before_anything_is_fetched(
     internet: Internet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(model_files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
     build(remote(internet.hub_file(SD_PATH, SD, sha256(SD))))
     assert run("--to", "image") == 1
     assert "100 bytes free" in capsys.readouterr().err

@@ -132,7 +132,10 @@ def test_files_on_this_machine_and_bytes_are_uploaded(client: Any, server: Scrip
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
     uploaded = client.Uploaded("asset-1")
     client.Poster().run(photo=tmp_path / "photo.jpg", frames=["photo.jpg", PNG, uploaded, "s3://a/b"])
-    asset = lambda number: {"__type": "core/ASSET", "info": {"id": f"asset-{number}"}}  # noqa: E731
+
+    def asset(number: int) -> dict[str, object]:
+        return {"__type": "core/ASSET", "info": {"id": f"asset-{number}"}}
+
     assert sent(server).json["inputs"] == {"photo": asset(9), "frames": [asset(9), asset(9), asset(1), "s3://a/b"]}
     puts = [asked for asked in server.asked if asked.method == "PUT"]
     assert [(put.body, put.headers["content-type"], put.key) for put in puts] == [

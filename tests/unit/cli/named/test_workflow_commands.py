@@ -189,8 +189,8 @@ def test_a_key_in_a_request_stays_on_this_machine(tmp_path: Path) -> None:
     extra_data = {"api_key_comfy_org": "secret", "extra_pnginfo": {"workflow": PLAIN, "k": 1}}
     request = {"workflow": GRAPH, "extra_data": extra_data}
     (tmp_path / "request.json").write_text(json.dumps(request))
-    given = {"inputs": [], "outputs": [], "inputs_file": None, "description": None, "note": None, "alias": None}
-    given |= {"expected": None}
+    given: dict[str, Any] = {"inputs": [], "outputs": [], "inputs_file": None, "description": None}
+    given |= {"note": None, "alias": None, "expected": None}
     body = body_of(argparse.Namespace(file=str(tmp_path / "request.json"), dry_run=False, force=False, **given))
     assert body["extra_data"] == {"extra_pnginfo": {"workflow": PLAIN}}
 

@@ -273,9 +273,8 @@ def _input(name: str, declared: dict[str, Any], types: dict[str, str], source: o
 
 def workflow(*nodes: dict[str, Any], subgraphs: Any = (), version: float = 0.4, **more: Any) -> dict[str, Any]:
     """A file of the editor."""
-    links = _links(nodes, first=1)
-    if version == 1:
-        links = [_as_object(link) for link in links]
+    arrays = _links(nodes, first=1)
+    links = [_as_object(link) for link in arrays] if version == 1 else arrays
     numbers = [each["id"] for each in nodes if isinstance(each["id"], int)]
     return {
         "last_node_id": max(numbers, default=0),
@@ -344,7 +343,7 @@ def subgraph(
     }
 
 
-def host(node_id: int, definition: dict[str, Any], values: Any = None, **more: Any) -> dict[str, Any]:
+def host(node_id: int | str, definition: dict[str, Any], values: Any = None, **more: Any) -> dict[str, Any]:
     """A host of a definition; `more` as for `node`."""
     types = {port["name"]: port["type"] for port in definition["inputs"]}
     made = tuple(port["type"] for port in definition["outputs"])
@@ -383,7 +382,8 @@ def prompt(document: dict[str, Any], **arguments: Any) -> dict[str, Any]:
 
 def inputs(kind: str, values: Any = None, **more: Any) -> dict[str, Any]:
     """The inputs of a node that is converted alone."""
-    return prompt(workflow(node(1, kind, values, **more)))["1"]
+    found: dict[str, Any] = prompt(workflow(node(1, kind, values, **more)))["1"]
+    return found
 
 
 def warnings(document: dict[str, Any], **arguments: Any) -> str:
@@ -394,4 +394,5 @@ def reasons(document: dict[str, Any], classes: Any = None, **arguments: Any) -> 
     """Why a workflow is refused."""
     with pytest.raises(UiFormatWorkflow) as caught:
         convert(document, CLASSES if classes is None else classes, **arguments)
-    return caught.value.details["reasons"]
+    found: list[dict[str, Any]] = caught.value.details["reasons"]
+    return found

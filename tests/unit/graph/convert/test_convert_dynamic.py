@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editor_files import inputs, node, prompt, warnings, workflow
+
+from tests.unit.graph.convert.editor_files import inputs, node, prompt, warnings, workflow
 
 
 @pytest.mark.parametrize(
@@ -53,9 +54,10 @@ def test_without_values_sockets_of_any_option_stay() -> None:
 
 def test_inputs_that_grow_are_taken_as_they_are() -> None:
     names = ["image0", "image2", "image5", "image4"]
+    linked: dict[str, Any] = {f"images__{name}": (1, 0) for name in names}
     document = workflow(
         node(1, "EmptyImage", [8, 8, 1, 0]),
-        node(2, "Batch", images__image1=None, **{f"images__{name}": (1, 0) for name in names}),
+        node(2, "Batch", images__image1=None, **linked),
     )
     assert prompt(document)["2"] == {f"images.{name}": ["1", 0] for name in names}
 
@@ -108,9 +110,10 @@ def test_a_bypassed_node_of_matching_types_hands_on_the_first_input() -> None:
 
 @pytest.mark.parametrize("linked", ["a", "b"])
 def test_inputs_that_match_are_of_the_type_of_what_is_linked_to_one_of_them(linked: str) -> None:
+    source: dict[str, Any] = {linked: (1, 0)}
     document = workflow(
         node(1, "EmptyImage", [8, 8, 1, 0]),
-        node(2, "Matched", [3], mode=4, **{linked: (1, 0)}),
+        node(2, "Matched", [3], mode=4, **source),
         node(3, "PreviewImage", images=(2, 0)),
         node(4, "MaskToImage", mask=(2, 0)),
     )

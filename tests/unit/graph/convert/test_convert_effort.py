@@ -9,10 +9,10 @@ import time
 from typing import Any
 
 import pytest
-from editor_files import CLASSES, host, node, prompt, reasons, subgraph, workflow
 
 from comfy_serverless.graph.convert import convert, limits, sources
 from tests.patience import PATIENCE_S
+from tests.unit.graph.convert.editor_files import CLASSES, host, node, prompt, reasons, subgraph, workflow
 
 
 def told(document: dict[str, Any]) -> set[str]:
@@ -77,8 +77,8 @@ def test_ids_deep_in_subgraphs_do_not_grow_beyond_bounds() -> None:
     inner["links"] = [{"id": 7, "origin_id": "leaf", "origin_slot": 0, "target_id": "x", "target_slot": 0, "type": "*"}]
     levels = [inner]
     for number in range(1, 29):
-        levels.append(subgraph(str(number), host(long, levels[-1])))  # type: ignore[arg-type]
-    assert told(workflow(host(long, levels[-1]), subgraphs=levels)) == {"too_large"}  # type: ignore[arg-type]
+        levels.append(subgraph(str(number), host(long, levels[-1])))
+    assert told(workflow(host(long, levels[-1]), subgraphs=levels)) == {"too_large"}
 
 
 def test_a_large_group_in_many_instances_is_refused() -> None:

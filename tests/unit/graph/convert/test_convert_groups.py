@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editor_files import node, prompt, reasons, warnings, workflow
+
+from tests.unit.graph.convert.editor_files import node, prompt, reasons, warnings, workflow
 
 
 def inner(
     kind: str, values: Any = None, *inputs: str, outputs: tuple[str, ...] = (), widgets: tuple[str, ...] = ()
 ) -> Any:
     """A node of a definition."""
-    saved = node(0, kind, values, **dict.fromkeys(inputs), **({"outputs": outputs} if outputs else {}))
+    ports: dict[str, Any] = dict.fromkeys(inputs)
+    saved = node(0, kind, values, **ports, outputs=outputs or None)
     for entry in saved["inputs"]:
         del entry["from"]
     saved["inputs"] += [{"name": name, "type": "INT", "link": None, "widget": {"name": name}} for name in widgets]

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from editor_files import CLASSES, host, node, prompt, reasons, subgraph, workflow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from comfy_serverless.errors import UiFormatWorkflow
 from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.convert.stand_ins import stand_ins
 from comfy_serverless.workflows.proposal import propose
+from tests.unit.graph.convert.editor_files import CLASSES, host, node, prompt, reasons, subgraph, workflow
 
 
 def rich() -> dict[str, Any]:
@@ -96,7 +96,7 @@ def put(value: Any, path: tuple[Any, ...], other: Any) -> None:
 
 PLACES = [*places(rich())]
 #: Values of every kind, and some that mean something elsewhere in such a file.
-OTHERS = st.sampled_from(
+OTHERS: st.SearchStrategy[Any] = st.sampled_from(
     [
         *(None, True, False, 0, -1, 1, 2, 4, 1.5, -10, -20, 10**30, -(10**400), math.nan, math.inf, 1e308, 2**53),
         *("", "x", "-10", "1", "9" * 400, "a" * 3000, "in", "out", "workflow>mine", "GetNode", "Reroute", "Load3D"),
@@ -169,7 +169,8 @@ def test_whatever_stands_in_a_file_is_looked_at_without_declarations_or_refused(
     except UiFormatWorkflow:
         return
     proposal = propose(graph, instead.object_info, editors=document)
-    said = [graph, instead.notes, proposal.notes, [one.to_json() for one in (*proposal.inputs, *proposal.outputs)]]
+    proposed = [[one.to_json() for one in proposal.inputs], [one.to_json() for one in proposal.outputs]]
+    said = [graph, instead.notes, proposal.notes, proposed]
     json.dumps(said, allow_nan=False)
 
 
@@ -277,7 +278,8 @@ def test_a_long_value_in_many_hosts_is_refused() -> None:
 
 
 def test_a_node_with_too_many_inputs_is_refused() -> None:
-    each = node(1, "PreviewImage", **{f"in{number}": None for number in range(1001)})
+    inputs: dict[str, Any] = {f"in{number}": None for number in range(1001)}
+    each = node(1, "PreviewImage", **inputs)
     assert refused_as(workflow(each)) == {"too_large"}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editor_files import node, prompt, warnings, workflow
 
 from comfy_serverless.graph.convert.sources import fits
+from tests.unit.graph.convert.editor_files import node, prompt, warnings, workflow
 
 
 def image() -> dict[str, Any]:

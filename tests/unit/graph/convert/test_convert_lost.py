@@ -6,7 +6,8 @@ import copy
 from typing import Any
 
 import pytest
-from editor_files import host, node, prompt, reasons, subgraph, warnings, workflow
+
+from tests.unit.graph.convert.editor_files import host, node, prompt, reasons, subgraph, warnings, workflow
 
 
 def scaled(**more: Any) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editor_files import host, inputs, node, prompt, reasons, subgraph, warnings, workflow
 
 from comfy_serverless.graph.convert.virtual import VIRTUAL
+from tests.unit.graph.convert.editor_files import host, inputs, node, prompt, reasons, subgraph, warnings, workflow
 
 
 def test_get_takes_what_set_was_given() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editor_files import host, node, prompt, subgraph, warnings, workflow
+
+from tests.unit.graph.convert.editor_files import host, node, prompt, subgraph, warnings, workflow
 
 
 def primitive(values: Any, kind: str = "INT", **more: Any) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def test_several_targets_get_a_value_that_fits_all() -> None:
     ],
 )
 def test_a_number_is_made_to_fit_its_target(value: Any, kind: str, target: str, name: str, expected: Any) -> None:
-    document = workflow(primitive([value], kind), node(1, target, **{name: (9, 0)}))
+    source: dict[str, Any] = {name: (9, 0)}
+    document = workflow(primitive([value], kind), node(1, target, **source))
     assert prompt(document)["1"][name] == expected
 
 

@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 import pytest
-from editor_files import CLASSES, node, prompt, reasons, subgraph, warnings, workflow
 
 from comfy_serverless.graph.convert import convert, is_editor_format, to_prompt
+from tests.unit.graph.convert.editor_files import CLASSES, node, prompt, reasons, subgraph, warnings, workflow
 
 
 def two(**more: Any) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editor_files import CLASSES, host, node, prompt, reasons, subgraph, warnings, workflow
 
 from comfy_serverless.errors import UiFormatWorkflow
 from comfy_serverless.graph.convert import convert
+from tests.unit.graph.convert.editor_files import CLASSES, host, node, prompt, reasons, subgraph, warnings, workflow
 
 PACK = {"cnr_id": "some-pack", "ver": "1.2.3"}
 

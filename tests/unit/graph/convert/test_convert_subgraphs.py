@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from editor_files import host, inputs, node, prompt, reasons, subgraph, warnings, workflow
+
+from tests.unit.graph.convert.editor_files import host, inputs, node, prompt, reasons, subgraph, warnings, workflow
 
 
 def scaled(identity: str = "s", *, promoted: tuple[str, ...] = ()) -> dict[str, Any]:

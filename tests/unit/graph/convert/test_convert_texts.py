@@ -6,19 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from editor_files import CLASSES, host, inputs, node, prompt, subgraph, warnings, workflow
 
 from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.convert.numbers import as_javascript
+from tests.unit.graph.convert.editor_files import CLASSES, host, inputs, node, prompt, subgraph, warnings, workflow
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 
-def text(value: str, **arguments: Any) -> str:
+def text(value: str, **arguments: Any) -> Any:
     return prompt(workflow(node(1, "CLIPTextEncode", [value])), **arguments)["1"]["text"]
 
 
-def name(value: str, *others: dict[str, Any], inner: dict[str, Any] | None = None) -> str:
+def name(value: str, *others: dict[str, Any], inner: dict[str, Any] | None = None) -> Any:
     document = workflow(node(1, "SaveImage", [value]), *others, subgraphs=[] if inner is None else [inner])
     return prompt(document, now=NOW)["1"]["filename_prefix"]
 

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 import pytest
-from editor_files import inputs, node, prompt, warnings, workflow
+
+from tests.unit.graph.convert.editor_files import inputs, node, prompt, warnings, workflow
 
 LATENT = {"width": 512, "height": 512, "batch_size": 1}
 SAMPLED = {
