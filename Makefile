@@ -156,7 +156,7 @@ $(INFRA)/.installed: requirements/infra.txt tools/setup.py
 	@touch $@
 
 infra: $(INFRA)/.installed ## The GPU stacks: synthesize them, and check them with cfn-lint, cdk-nag, checkov and our tests
-	$(INFRA)/bin/mypy --strict -p infra
+	$(INFRA)/bin/mypy --strict infra/*.py tests/infra/*.py
 	$(INFRA)/bin/python -m pytest tests/infra $(PYTEST_ARGS)
 
 cdk: $(INFRA)/.installed $(VENV)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy comfy-serverless-sagemaker" (docs/deploy-gpu.md)

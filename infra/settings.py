@@ -45,34 +45,34 @@ class GpuSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stack: str = Field("comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,49}$")
+    stack: str = Field(default="comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,49}$")
     """Name of the SAM stack that the GPUs work for. The endpoint's name, made of it, has at most 63 characters."""
-    release: str = Field("", pattern=r"^([a-z0-9](-?[a-z0-9]){0,19})?$")
+    release: str = Field(default="", pattern=r"^([a-z0-9](-?[a-z0-9]){0,19})?$")
     """A name for these workers, to stand beside others (docs/releases.md); empty for those that jobs go to at once."""
-    owner: str = Field("", max_length=256)
+    owner: str = Field(default="", max_length=256)
     """Who pays: the cost allocation tag `owner` of everything; empty for no such tag."""
     alarm_topic_arn: str = ""
     """SNS topic that alarms are sent to; empty for none."""
     log_retention_days: int = 30
-    torch_index_url: str = Field("", pattern="^(https://.+)?$")
+    torch_index_url: str = Field(default="", pattern="^(https://.+)?$")
     """Index of another build of torch, such as `https://download.pytorch.org/whl/cu126`; empty for PyPI's, locked."""
-    comfyui_ref: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9._/-]{0,99})?$")
+    comfyui_ref: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._/-]{0,99})?$")
     """A tag, a branch or a commit of ComfyUI that runs with the locked libraries; empty for the pinned one."""
     comfyui_args: str = ""
     """Arguments for ComfyUI, such as `--highvram`."""
-    models_manifest: str = Field("", pattern="^(s3://.+)?$")
+    models_manifest: str = Field(default="", pattern="^(s3://.+)?$")
     """Models every job needs, as a JSON file in the input bucket; empty for none."""
 
-    hugging_face_token_parameter: str = Field("", pattern=_KEPT_AT)
+    hugging_face_token_parameter: str = Field(default="", pattern=_KEPT_AT)
     """Where a token for models on Hugging Face is kept: an SSM parameter (`/comfy/hf-token`), or the ARN of a secret of
     Secrets Manager; empty for none. Never the token itself."""
-    civitai_token_parameter: str = Field("", pattern=_KEPT_AT)
+    civitai_token_parameter: str = Field(default="", pattern=_KEPT_AT)
     """The same for models on CivitAI."""
 
-    more_settings: str = Field("", max_length=1000, pattern=r"^([A-Z][A-Z0-9_]*=.*)?$")
+    more_settings: str = Field(default="", max_length=1000, pattern=r"^([A-Z][A-Z0-9_]*=.*)?$")
     """Any other settings of docs/settings.md, for the worker: `ENGINE_MAX_JOBS=500 MAX_LISTED_OUTPUTS=200`."""
 
-    usd_per_second: float | None = Field(None, ge=0, le=1000)
+    usd_per_second: float | None = Field(default=None, ge=0, le=1000)
     """Price of a second of a worker, in US dollars, with which jobs' costs are estimated; by default that of the first
     instance type in us-east-1, if we know it."""
 
@@ -84,20 +84,20 @@ class GpuSettings(BaseModel):
     # SageMaker
     instance_types: Words = ("ml.g6.xlarge", "ml.g5.xlarge", "ml.g6.2xlarge")
     """In the order in which they are tried: if one is not available, the next is used."""
-    max_instances: int = Field(4, ge=1, le=1000)
-    in_flight: int = Field(3, ge=1, le=16)
+    max_instances: int = Field(default=4, ge=1, le=1000)
+    in_flight: int = Field(default=3, ge=1, le=16)
     """Jobs in a container at once: one executes, the others fetch their inputs and deliver."""
-    backlog_per_instance: int = Field(4, ge=1)
+    backlog_per_instance: int = Field(default=4, ge=1)
     """Waiting jobs per instance above which instances are added."""
-    scale_in_cooldown_s: int = Field(300, ge=0, le=7200)
+    scale_in_cooldown_s: int = Field(default=300, ge=0, le=7200)
     """Pause between scale-ins; the first comes after 15 minutes with less to do (AWS's alarm)."""
-    models: str = Field("", pattern="^(s3://[a-z0-9][a-z0-9.-]+/(.+/)?)?$")
+    models: str = Field(default="", pattern="^(s3://[a-z0-9][a-z0-9.-]+/(.+/)?)?$")
     """A folder in S3, uncompressed, laid out as ComfyUI's models/; ends with a slash. Empty for none."""
-    startup_timeout_s: int = Field(1200, ge=60, le=3600)
-    models_timeout_s: int = Field(1800, ge=60, le=3600)
+    startup_timeout_s: int = Field(default=1200, ge=60, le=3600)
+    models_timeout_s: int = Field(default=1800, ge=60, le=3600)
 
     # Lambda, without a GPU
-    cpu_memory_mb: int = Field(10_240, ge=2048, le=10_240)
+    cpu_memory_mb: int = Field(default=10_240, ge=2048, le=10_240)
     """Memory of a release's function on processors, which come with it."""
 
     # Lambda
@@ -105,15 +105,15 @@ class GpuSettings(BaseModel):
     """Memory of the GPU: Lambda finds an instance with as much."""
     lambda_instance_types: Words = ("g6.2xlarge", "g5.2xlarge", "g6.4xlarge", "g5.4xlarge")
     """The EC2 instances that Lambda may start: without them it takes any that fits, even one sized for many jobs."""
-    memory_mb: int = Field(16_384, ge=4096, le=32_768)
-    temporary_storage_mb: int = Field(32_768, ge=512, le=32_768)
-    min_environments: int = Field(0, ge=0)
+    memory_mb: int = Field(default=16_384, ge=4096, le=32_768)
+    temporary_storage_mb: int = Field(default=32_768, ge=512, le=32_768)
+    min_environments: int = Field(default=0, ge=0)
     """Jobs at once that always have GPUs, even while nothing waits."""
-    max_environments: int = Field(8, ge=4, le=1000)
+    max_environments: int = Field(default=8, ge=4, le=1000)
     """Most jobs at once, one on each GPU."""
-    max_batch_environments: int = Field(4, ge=2)
+    max_batch_environments: int = Field(default=4, ge=2)
     """How many of those run jobs of batches: the others are for jobs whose callers wait."""
-    vpc_id: str = Field("", pattern="^(vpc-[0-9a-f]+)?$")
+    vpc_id: str = Field(default="", pattern="^(vpc-[0-9a-f]+)?$")
     """An existing VPC; empty for the stack's own."""
     subnet_ids: Words = ()
     """Private subnets in it, with a route to S3, DynamoDB, SQS and the sources of inputs."""

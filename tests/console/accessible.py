@@ -23,7 +23,7 @@ def check_accessible(page: Page, name: str) -> None:
     found: list[str] = []
     report: dict[str, Any] = {}
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         told = _run(page)
         report[scheme] = {
             "passed": sorted(rule["id"] for rule in told["passes"]),

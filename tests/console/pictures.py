@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from PIL import Image, ImageChops, ImageDraw
 from playwright.sync_api import Page, ViewportSize
@@ -38,7 +38,7 @@ class Look(NamedTuple):
 
     name: str
     viewport: ViewportSize
-    scheme: str
+    scheme: Literal["light", "dark"]
 
 
 LOOKS = (
@@ -121,5 +121,5 @@ def _boxes(page: Page, selectors: Sequence[str]) -> list[tuple[float, float, flo
 
 
 def _look_at(page: Page, look: Look) -> None:
-    page.emulate_media(color_scheme=look.scheme)  # type: ignore[arg-type]
+    page.emulate_media(color_scheme=look.scheme)
     page.set_viewport_size(look.viewport)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import requests
 from PIL import Image
@@ -161,11 +161,13 @@ def too_small() -> dict[str, Any]:
     return graph
 
 
-def open_console(browser: Browser, guest: Guest, scheme: str = "light", *, is_phone: bool = False) -> Page:
+def open_console(
+    browser: Browser, guest: Guest, scheme: Literal["light", "dark"] = "light", *, is_phone: bool = False
+) -> Page:
     """The console in a session of its own, with the guest's key."""
     context = browser.new_context(
         base_url=guest.url, viewport=PHONE if is_phone else WIDE, color_scheme=scheme, locale="en-GB", timezone_id="UTC"
-    )  # type: ignore[call-overload]
+    )
     context.set_default_timeout(_WITHIN_S * 1000)
     page: Page = context.new_page()
     page.add_init_script(f"sessionStorage.getItem('{KEY}') ?? sessionStorage.setItem('{KEY}', '{guest.key}')")

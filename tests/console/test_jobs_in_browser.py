@@ -150,7 +150,7 @@ def test_what_came_as_a_drop_runs_again(browsing: Browsing, ann: Person, samples
     dropped = page.locator("li.job[data-key^='teal-']")
     for job in (first, dropped):
         expect(job).to_contain_text("succeeded")
-        before = ann.job(job.get_attribute("data-key"))
+        before = ann.job(job.get_attribute("data-key") or "")
         job.get_by_role("button", name="Run again").click()
         link = page.locator("#toasts").get_by_role("link").last
         expect(link).to_be_visible()
@@ -217,7 +217,7 @@ def many(count: int) -> Callable[[Route], None]:
     def answer(route: Route) -> None:
         match = re.search(r"cursor=(\d+)", route.request.url)
         start = int(match[1]) if match else 0
-        jobs = [
+        jobs: list[dict[str, Any]] = [
             {
                 "id": f"job-{number:04}",
                 "status": ("succeeded", "failed", "canceled")[number % 3],

@@ -6,12 +6,12 @@ A test that takes `release`, too, is run once for each release that the embedded
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.contract.engines import REAL_COMFYUI, START_PATIENCE_S, EngineProcess, releases
+from tests.contract.engines import REAL_COMFYUI, START_PATIENCE_S, EngineProcess, StartEngine, releases
 from tests.contract.tiny_models import CHECKPOINT
 
 #: How long a test may take against a real ComfyUI, which some start several times.
@@ -80,7 +80,7 @@ def engine_of_release(
 
 
 @pytest.fixture
-def start_engine(tmp_path: Path) -> Iterator[Callable[..., EngineProcess]]:
+def start_engine(tmp_path: Path) -> Iterator[StartEngine]:
     """Start an engine with its own flags: ``start_engine("--max-upload-size", "1")``."""
     engines: list[EngineProcess] = []
 

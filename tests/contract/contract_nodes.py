@@ -9,8 +9,8 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from leaky_nodes import keep
-from saver_nodes import BREAKS, CACHES, SAVES, TRICKS, files_below
+from leaky_nodes import keep  # type: ignore[import-not-found]
+from saver_nodes import BREAKS, CACHES, SAVES, TRICKS, files_below  # type: ignore[import-not-found]
 
 from comfy_lite.faults import OutOfMemory
 from comfy_lite.node import Directories, NodeContext, NodeResult, NodeType, Pixels

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,10 @@ class EngineProcess:
                 return
         self.process.kill()
         raise RuntimeError(f"the engine did not start:\n{self.log.read_text()}")
+
+
+#: Starts an engine with its own flags: `start_engine("--max-upload-size", "1")`.
+StartEngine = Callable[..., EngineProcess]
 
 
 def _command(base: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from contract_nodes import NODES
+from contract_nodes import NODES  # type: ignore[import-not-found]
 
 from comfy_lite.__main__ import main
 

@@ -39,6 +39,8 @@ READ_BY_FFMPEG = frozenset(
 )
 
 Link = list[Any]
+#: Adds nodes to a `Graph`, and returns the link to what is saved of them, if it has not saved it itself.
+Build = Callable[..., Link | None]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Graph:
         self.save(self.add("MaskToImage", mask=link))
 
 
-def _case(node: str, label: object, build: Callable[[Graph], Link | None], *, mask: bool = False) -> Case:
+def _case(node: str, label: object, build: Build, *, mask: bool = False) -> Case:
     graph = Graph(f"{node}/{zlib.crc32(str(label).encode()):08x}")
     link = build(graph)
     if link is not None:
@@ -151,7 +153,12 @@ def _scaling() -> Iterator[Case]:
     for method in METHODS:
         for crop in ("disabled", "center"):
             for width, height in sizes:
-                inputs = {"upscale_method": method, "width": width, "height": height, "crop": crop}
+                inputs: dict[str, Any] = {
+                    "upscale_method": method,
+                    "width": width,
+                    "height": height,
+                    "crop": crop,
+                }
                 # A size of 0 means the size that keeps the aspect ratio: nothing is left to crop.
                 if crop == "disabled" or width * height:
                     yield _simple("ImageScale", f"{method} {width}x{height} {crop}", **inputs)
@@ -210,6 +217,7 @@ def _blending() -> Iterator[Case]:
     def blend(graph: Graph, first: Link, second: Link, mode: str, factor: float) -> Link:
         return graph.add("ImageBlend", image1=first, image2=second, blend_factor=factor, blend_mode=mode)
 
+    build: Build
     for mode in BLEND_MODES:
         for factor in (0.0, 0.3, 0.5, 1.0):
             build = lambda g, m=mode, f=factor: blend(g, g.load("rgb.png"), g.load("other.png"), m, f)  # noqa: E731
@@ -290,12 +298,13 @@ def _compositing() -> Iterator[Case]:
             mask=[graph.load("rgba.png")[0], 1],
         )
 
-    for destination, source in ((1, 3), (3, 1), (3, 2), (2, 2)):
-        build = lambda g, d=destination, s=source: batches(g, d, s)  # noqa: E731
-        yield _case("ImageCompositeMasked", f"{source} images on {destination}", build)
+    for below, above in ((1, 3), (3, 1), (3, 2), (2, 2)):
+        build = lambda g, d=below, s=above: batches(g, d, s)  # noqa: E731
+        yield _case("ImageCompositeMasked", f"{above} images on {below}", build)
 
 
 def _masking() -> Iterator[Case]:
+    build: Build
     yield _case("InvertMask", "grey", lambda g: g.add("InvertMask", mask=g.mask()), mask=True)
     yield _case("MaskToImage", "alpha", lambda g: g.add("MaskToImage", mask=[g.load("rgba.png")[0], 1]))
     for channel in ("red", "green", "blue", "alpha"):
@@ -340,7 +349,7 @@ def _saving() -> Iterator[Case]:
         (0.5, False, 5, "slowest"),
         (1000.0, True, 100, "slowest"),
     ):
-        inputs = {
+        inputs: dict[str, Any] = {
             "filename_prefix": "webp/clip",
             "fps": fps,
             "lossless": lossless,

@@ -69,7 +69,7 @@ class Result:
             del fact["metadata"]
 
     def as_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps({"shown": self.shown, "facts": self.facts, "error": self.error}))
+        return dict(json.loads(json.dumps({"shown": self.shown, "facts": self.facts, "error": self.error})))
 
 
 class HttpRunner:

@@ -27,7 +27,8 @@ _PROSE = ("tooltip", "output_tooltips", "description", "search_aliases", "essent
 def record(url: str) -> None:
     runner, release = HttpRunner(url), version_of(url)
     first = None if release == FIRST_RELEASE else Expectations()
-    arrays, results = {}, {}
+    arrays: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for case in CASES:
         result = runner.run(case)
         if first is not None and not differs(result, first.of(case)):
@@ -36,7 +37,7 @@ def record(url: str) -> None:
         arrays |= {f"{case.name}#{index}": image for index, image in enumerate(result.images)}
     text = json.dumps(results, indent=0, ensure_ascii=False) + "\n"
     (DATA / f"expected-{release}.json").write_text(text)
-    np.savez_compressed(DATA / f"expected-{release}.npz", **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(DATA / f"expected-{release}.npz", **arrays)
 
 
 def differs(result: Result, first: Result) -> bool:

@@ -35,7 +35,8 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def load(name: str, release: str) -> dict[str, Any]:
     """Load a recording of a release, whose sleeping nodes sleep half as long."""
     text = (_RECORDINGS / release / f"{name}.json").read_text()
-    return json.loads(_SLEEP.sub(lambda match: f'"seconds": {float(match[1]) / 2}', text))
+    recording: dict[str, Any] = json.loads(_SLEEP.sub(lambda match: f'"seconds": {float(match[1]) / 2}', text))
+    return recording
 
 
 @dataclass
@@ -189,8 +190,8 @@ class Replay:
         heard = json.dumps([socket.heard for socket in self._sockets.values()])
         for socket in self._sockets.values():
             if socket.recorded and socket.heard:
-                there, here = _recorded_frame(socket.recorded[0]), socket.heard[0]
-                text = text.replace(there["data"]["sid"], here["data"]["sid"])
+                frame_there, frame_here = _recorded_frame(socket.recorded[0]), socket.heard[0]
+                text = text.replace(frame_there["data"]["sid"], frame_here["data"]["sid"])
         for name in set(TEMP_NAME.findall(heard)):
             text = TEMP_NAME.sub(name, text)
         for there, here in zip(self._recorded.prompts, self._seen.prompts, strict=True):
@@ -278,7 +279,8 @@ def _is_milestone(frame: dict[str, Any]) -> bool:
 
 def _recorded_frame(event: dict[str, Any]) -> dict[str, Any]:
     if "json" in event:
-        return event["json"]
+        frame: dict[str, Any] = event["json"]
+        return frame
     binary = event["binary"]
     data = {"event": binary["event"], "metadata": binary.get("metadata"), "image": binary.get("image_size")}
     return {"type": "binary", "data": data}

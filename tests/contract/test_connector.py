@@ -50,10 +50,10 @@ def connector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyConnect
 
 
 def text_to_image(*, steps: int = 3, size: int = 64, batch: int = 1) -> dict[str, Any]:
-    graph = json.loads(TEST_PAYLOAD.read_text())
+    graph: dict[str, Any] = json.loads(TEST_PAYLOAD.read_text())
     graph["301"]["inputs"].update(width=size, height=size, batch_size=batch)
     graph["22"]["inputs"].update(steps=steps, noise_seed=random.randrange(2**32))
-    return graph  # type: ignore[no-any-return]
+    return graph
 
 
 def picture(color: int = 0xFF8000, *, batch: int = 1, size: int = 16) -> dict[str, Any]:

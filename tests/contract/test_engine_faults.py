@@ -12,7 +12,7 @@ import pytest
 import requests
 import websocket
 
-from tests.contract.engines import EngineProcess, lite_only
+from tests.contract.engines import EngineProcess, StartEngine, lite_only
 from tests.patience import PATIENCE_S, wait_until
 
 pytestmark = lite_only
@@ -37,7 +37,7 @@ class Client:
         body = {"prompt": PROMPT, "client_id": self.client_id}
         answer = requests.post(f"{self.engine.url}/prompt", json=body, timeout=PATIENCE_S)
         answer.raise_for_status()
-        return answer.json()["prompt_id"]
+        return str(answer.json()["prompt_id"])
 
     def next(self) -> tuple[str, Any]:
         """The kind of the next message, and which node it is about."""
@@ -46,7 +46,7 @@ class Client:
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages until the prompt ends, or the connection does."""
-        heard = []
+        heard: list[dict[str, Any]] = []
         while True:
             try:
                 text = self.socket.recv()
@@ -68,7 +68,7 @@ def kinds(messages: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.fixture
-def faulty(start_engine) -> EngineProcess:
+def faulty(start_engine: StartEngine) -> EngineProcess:
     return start_engine("--enable-faults")
 
 
@@ -85,7 +85,7 @@ def test_faults_are_off_unless_asked_for(engine: EngineProcess) -> None:
         ({"fault": "crash", "sound": "loud"}, "sound"),
     ],
 )
-def test_a_fault_that_makes_no_sense_is_refused(faulty: EngineProcess, fault: dict, message: str) -> None:
+def test_a_fault_that_makes_no_sense_is_refused(faulty: EngineProcess, fault: dict[str, Any], message: str) -> None:
     answer = arm(faulty, **fault)
     assert answer.status_code == 400
     assert message in answer.json()["error"]
@@ -96,7 +96,9 @@ def test_a_fault_that_makes_no_sense_is_refused(faulty: EngineProcess, fault: di
     [({"at": "start"}, 0), ({"at": "node", "node": "SaveImage"}, 0), ({"at": "end"}, 1)],
     ids=["start", "node", "end"],
 )
-def test_a_crash_ends_the_process_at_the_point_asked_for(faulty: EngineProcess, point: dict, executed: int) -> None:
+def test_a_crash_ends_the_process_at_the_point_asked_for(
+    faulty: EngineProcess, point: dict[str, Any], executed: int
+) -> None:
     client = Client(faulty)
     arm(faulty, fault="crash", exit_code=9, **point).raise_for_status()
     with contextlib.suppress(requests.ConnectionError):  # the process may die before it has answered
@@ -203,7 +205,7 @@ def test_slow_answers_are_slow_until_disarmed(faulty: EngineProcess) -> None:
     assert wait_until(lambda: not takes_longer())
 
 
-def test_a_late_start_can_be_asked_for(start_engine) -> None:
+def test_a_late_start_can_be_asked_for(start_engine: StartEngine) -> None:
     started = time.monotonic()
     start_engine("--start-delay-ms", "700")
     assert time.monotonic() - started > 0.7
@@ -213,7 +215,7 @@ def _history(engine: EngineProcess, prompt_id: str) -> dict[str, Any]:
     for _ in range(100):
         history = requests.get(f"{engine.url}/history/{prompt_id}", timeout=PATIENCE_S).json()
         if history:
-            return history[prompt_id]
+            return dict(history[prompt_id])
         time.sleep(0.05)
     raise AssertionError("the prompt never ended")
 

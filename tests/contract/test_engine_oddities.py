@@ -22,10 +22,13 @@ from comfy_lite.execution import Executor
 from comfy_lite.node import Directories, NodeResult, NodeType
 from comfy_lite.releases import NEWEST
 from comfy_lite.run import Engine, Interrupts
-from tests.contract.engines import EngineProcess
+from tests.contract.engines import EngineProcess, StartEngine
 from tests.patience import PATIENCE_S
 
-EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 1, "color": 255}}
+EMPTY: dict[str, Any] = {
+    "class_type": "EmptyImage",
+    "inputs": {"width": 16, "height": 8, "batch_size": 1, "color": 255},
+}
 SHOW = {"class_type": "PreviewAny", "inputs": {"source": "a"}}
 FINISH_TIMEOUT_S = 120.0
 
@@ -177,7 +180,7 @@ def test_a_file_is_sent_with_the_type_this_machine_knows(engine: EngineProcess, 
     assert answer.headers["Content-Type"] == (mimetypes.guess_type(name)[0] or "application/octet-stream")
 
 
-def test_folders_may_be_given_with_dots(start_engine, tmp_path: Path) -> None:
+def test_folders_may_be_given_with_dots(start_engine: StartEngine, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     engine: EngineProcess = start_engine("--input-directory", str(tmp_path / "x" / ".." / "in"))
     assert upload(engine, subfolder="sub").status_code == 200

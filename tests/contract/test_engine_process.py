@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from comfy_lite import __version__
-from tests.contract.engines import RELEASES, EngineProcess, free_port, lite_only
+from tests.contract.engines import RELEASES, EngineProcess, StartEngine, free_port, lite_only
 from tests.patience import PATIENCE_S, wait_until
 
 PROMPT = {
@@ -74,7 +74,9 @@ def test_help_shows_how_to_start() -> None:
     assert "python -m comfy_lite --port 8188" in output
 
 
-def test_a_port_in_use_exits_with_1_and_leaves_the_files_of_the_other_alone(start_engine) -> None:
+def test_a_port_in_use_exits_with_1_and_leaves_the_files_of_the_other_alone(
+    start_engine: StartEngine,
+) -> None:
     engine: EngineProcess = start_engine()
     preview = engine.folder("temp") / "preview.png"
     preview.write_bytes(b"a preview")
@@ -99,7 +101,7 @@ def test_temp_is_emptied_at_the_start_and_a_given_one_gets_a_folder_of_its_own(t
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 0)])
-def test_signals_end_it_even_while_a_node_runs(start_engine, number: signal.Signals, status: int) -> None:
+def test_signals_end_it_even_while_a_node_runs(start_engine: StartEngine, number: signal.Signals, status: int) -> None:
     engine: EngineProcess = start_engine()
     sleeper = {"class_type": "ContractSleep", "inputs": {"seconds": 2 * PATIENCE_S, "steps": 1, "mode": "silent"}}
     save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "s"}}
@@ -110,12 +112,12 @@ def test_signals_end_it_even_while_a_node_runs(start_engine, number: signal.Sign
     assert engine.folder("temp").exists() == (number is signal.SIGTERM)
 
 
-def test_the_log_goes_to_stderr_and_tells_the_address(start_engine) -> None:
+def test_the_log_goes_to_stderr_and_tells_the_address(start_engine: StartEngine) -> None:
     engine: EngineProcess = start_engine()
     assert f"To see the GUI go to: http://127.0.0.1:{engine.port}" in engine.log.read_text()
 
 
-def test_too_large_a_body_is_refused_with_413(start_engine) -> None:
+def test_too_large_a_body_is_refused_with_413(start_engine: StartEngine) -> None:
     engine: EngineProcess = start_engine("--max-upload-size", "1")
     upload = requests.post(f"{engine.url}/upload/image", files={"image": ("a.png", bytes(2**21))}, timeout=PATIENCE_S)
     assert (upload.status_code, upload.text) == (413, "Maximum request body size 1048576 exceeded.")
@@ -141,7 +143,9 @@ def test_the_version_is_that_of_the_package() -> None:
     assert project["project"]["version"] == __version__
 
 
-def test_a_link_to_nowhere_in_an_undeclared_input_ends_the_worker_but_not_the_server(start_engine) -> None:
+def test_a_link_to_nowhere_in_an_undeclared_input_ends_the_worker_but_not_the_server(
+    start_engine: StartEngine,
+) -> None:
     engine: EngineProcess = start_engine()
     prompt = json.loads(json.dumps(PROMPT))
     prompt["2"]["inputs"]["extra"] = ["77", 0]

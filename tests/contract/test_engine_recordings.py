@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import speaking
-from tests.contract.engines import EngineProcess
+from tests.contract.engines import EngineProcess, StartEngine
 from tests.contract.replay import Replay, load
 
 ORDERED = (
@@ -75,16 +75,16 @@ def test_answers_and_messages_are_those_of_the_recording_in_some_order(
     replay(name, release, engine_of_release, unordered=True)
 
 
-def test_the_smallest_number_runs_first(release: str, start_engine) -> None:
+def test_the_smallest_number_runs_first(release: str, start_engine: StartEngine) -> None:
     # A fresh engine: `front` depends on how many prompts there were before.
     replay("priority", release, start_engine(*speaking(release)))
 
 
-def test_a_sampler_reports_its_steps(release: str, start_engine) -> None:
+def test_a_sampler_reports_its_steps(release: str, start_engine: StartEngine) -> None:
     replay("ksampler_progress", release, start_engine(*speaking(release), "--preview-method", "none"))
 
 
-def test_previews_come_in_the_form_a_client_has_asked_for(release: str, start_engine) -> None:
+def test_previews_come_in_the_form_a_client_has_asked_for(release: str, start_engine: StartEngine) -> None:
     replay("ksampler_previews", release, start_engine(*speaking(release), "--preview-method", "latent2rgb"))
 
 

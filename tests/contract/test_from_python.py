@@ -135,10 +135,11 @@ def test_a_task_that_is_canceled_before_it_is_submitted_runs_nothing(connector: 
 def test_cancel_from_elsewhere_is_heard(connector: ComfyConnector) -> None:
     prompt_id = "22222222-2222-4222-8222-222222222222"
 
+    def cancel(_: Progress) -> None:
+        connector.cancel(prompt_id)
+
     async def program() -> None:
-        await connector.arun(
-            long_run(), prompt_id=prompt_id, on_progress=lambda _: connector.cancel(prompt_id) and None
-        )
+        await connector.arun(long_run(), prompt_id=prompt_id, on_progress=cancel)
 
     with pytest.raises(Canceled):
         asyncio.run(program())

@@ -50,7 +50,7 @@ def damaged(content: bytes) -> bytes:
 
 def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
     file = io.BytesIO()
-    image.save(file, image_format, **options)  # type: ignore[arg-type]
+    image.save(file, image_format, **options)
     return file.getvalue()
 
 

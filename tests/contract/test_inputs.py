@@ -144,7 +144,8 @@ def decoded(output: Output) -> Pixels:
 
 def loaded_and_saved(pixels: Pixels) -> Pixels:
     """The 8-bit values after LoadImage has made them floats, and SaveImage has made them 8-bit again."""
-    return np.clip(255.0 * (pixels.astype(np.float32) / 255.0), 0, 255).astype(np.uint8)
+    saved: Pixels = np.clip(255.0 * (pixels.astype(np.float32) / 255.0), 0, 255).astype(np.uint8)
+    return saved
 
 
 def mask_saved(mask: Pixels) -> Pixels:
@@ -228,7 +229,8 @@ class TestBatches:
     ) -> None:
         images = [address(encoded(np.full((2, 2, 3), value, np.uint8))) for value in range(100)]
         made = results(connector, prepare(graph(with_mask=False), {"10.image": images}))
-        assert [int(decoded(output)[0, 0, 0]) for output in made["12"]] == list(loaded_and_saved(np.arange(100)))
+        values = np.arange(100, dtype=np.uint8)
+        assert [int(decoded(output)[0, 0, 0]) for output in made["12"]] == list(loaded_and_saved(values))
 
 
 class TestCache:

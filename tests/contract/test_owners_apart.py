@@ -112,7 +112,8 @@ class World:
         """Jobs in which each input of a class that takes one has a reference."""
         declared = self.classes[class_type]["input"]
         inputs = {**declared.get("required", {}), **(declared.get("optional") or {})}
-        values, bare = {}, []
+        values: dict[str, Any] = {}
+        bare: list[tuple[str, Any]] = []
         graph: dict[str, Any] = {}
         for name, spec in inputs.items():
             kind = spec[0] if spec else "*"
@@ -270,7 +271,7 @@ def test_a_name_to_write_to_that_is_made_while_the_job_runs_leads_to_nothing_of_
         texts["string_b"] += "/image"
     names = {"folder_name": "set", "filename_prefix": "image", name: ["joined", 0]}
     takes = world.classes[class_type]["input"]["required"]
-    graph = {
+    graph: dict[str, Any] = {
         "joined": {"class_type": "StringConcatenate", "inputs": {**texts, "delimiter": ""}},
         "picture": {"class_type": "EmptyImage", "inputs": MAKERS["IMAGE"][1]},
         "1": {

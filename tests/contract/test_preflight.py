@@ -117,13 +117,13 @@ def test_a_value_that_only_the_node_can_judge_is_its_own_affair(connector: Comfy
 
 
 def test_outputs_that_are_dropped_are_warned_of_with_what_was_meant(connector: ComfyConnector) -> None:
-    graph = {
+    graph: dict[str, Any] = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
         "3": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "width": 8, "height": 8, "crop": "disabled"}},
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
     }
-    graph["3"]["inputs"]["upscale_method"] = "lanczoz"  # type: ignore[index]
+    graph["3"]["inputs"]["upscale_method"] = "lanczoz"
     execution = connector.run(graph)
     assert [output.node_id for output in execution.outputs] == ["2"]
     [warning] = execution.warnings

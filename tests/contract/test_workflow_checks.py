@@ -28,7 +28,7 @@ from tests.patience import PATIENCE_S
 HERE = Path(__file__).parent
 FILES = [HERE / "test_payload.json", *sorted((HERE.parents[1] / "workflows").glob("*.json"))]
 CHANGED = 300 if REAL_COMFYUI else 120
-VALUES = (-5, 0, 10**9, 1.5, "x", "", True, None, "12", {"a": 1}, [], ["1"], "euler", "disabled")
+VALUES: tuple[Any, ...] = (-5, 0, 10**9, 1.5, "x", "", True, None, "12", {"a": 1}, [], ["1"], "euler", "disabled")
 #: Of what ComfyUI 0.33.0 and later have: inputs that come with a choice, and inputs that grow.
 DYNAMIC: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},

@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,8 @@ class Weights:
 
     def __init__(self, seed: int, *, is_half: bool = True) -> None:
         self._random = np.random.default_rng(seed)
-        self._dtype, self._type = ("F16", np.float16) if is_half else ("F32", np.float32)
+        self._dtype = "F16" if is_half else "F32"
+        self._type: type[np.floating[Any]] = np.float16 if is_half else np.float32
         self._tensors: dict[str, tuple[str, tuple[int, ...], bytes]] = {}
 
     def _put(self, name: str, numbers: NDArray[np.generic]) -> None:

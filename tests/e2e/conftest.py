@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lambda_container import docker
 
-from demo.sam import SamFailed, build_arguments, check_engine, host_address, worker_variables
+from demo.sam import SamFailed, check_engine, host_address, worker_variables
 from demo.seed import seed
 from local.aws.collector import Collector
 from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
+from tests.e2e.lambda_container import build_image
 from tests.start_limit import patient
 
-ROOT = Path(__file__).parent.parent.parent
-BUILD_TIMEOUT_S = 1500
 BANNER = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 16, "batch_size": 1, "color": 255}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "banner"}},
@@ -30,14 +28,6 @@ inputs:
 outputs:
   banner: "2"
 """
-
-
-def build_image(target: str, *options: str) -> str:
-    """Build a target of the Dockerfile from the working tree. Returns the image's name."""
-    name = f"comfy-serverless-test:{target}"
-    here = [f"--build-arg={argument}={value}" for argument, value in build_arguments().items()]
-    docker("build", "--target", target, "--tag", name, *here, *options, str(ROOT), timeout_s=BUILD_TIMEOUT_S)
-    return name
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,10 +14,13 @@ from urllib.parse import parse_qsl
 
 import requests
 
+from demo.sam import build_arguments
 from local.aws.lambda_emulator import emulator_binary, read_answer
 from local.dev import OWNER
 from tests.start_limit import JOB_S
 
+ROOT = Path(__file__).parent.parent.parent
+BUILD_TIMEOUT_S = 1500
 USER = "993:990"
 #: How Lambda confines a function, as far as a container engine can: no name, no rights, and only /tmp to write to.
 SANDBOX = (
@@ -32,6 +35,14 @@ def docker(*arguments: str, timeout_s: float = 120) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout.strip()
+
+
+def build_image(target: str, *options: str) -> str:
+    """Build a target of the Dockerfile from the working tree. Returns the image's name."""
+    name = f"comfy-serverless-test:{target}"
+    here = [f"--build-arg={argument}={value}" for argument, value in build_arguments().items()]
+    docker("build", "--target", target, "--tag", name, *here, *options, str(ROOT), timeout_s=BUILD_TIMEOUT_S)
+    return name
 
 
 def http_event(path: str, *, method: str = "GET", owner: str = OWNER, body: object = None) -> dict[str, Any]:

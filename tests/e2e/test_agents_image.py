@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lambda_container import LambdaContainer, docker, http_event
+
+from tests.e2e.lambda_container import LambdaContainer, docker, http_event
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lambda_container import LambdaContainer, docker, http_event
 
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE
+from tests.e2e.lambda_container import LambdaContainer, docker, http_event
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
@@ -62,7 +62,7 @@ def test_it_starts_its_handler_and_says_what_it_is(target: str, image: str) -> N
     assert not configuration.get("User"), "Lambda has a user of its own"
 
 
-def test_it_stays_below_250_megabytes(image: str, record_property: pytest.RecordProperty) -> None:
+def test_it_stays_below_250_megabytes(image: str, record_property: Callable[[str, object], None]) -> None:
     sizes = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}}", image).splitlines()
     own_bytes = sum(map(int, sizes[:-1]))  # the last line is the base image
     record_property("own_bytes", own_bytes)
@@ -95,7 +95,7 @@ def test_every_handler_of_the_template_can_be_loaded(
 
 
 def test_health_answers_cold_and_warm_without_a_writable_root(
-    container: LambdaContainer, record_property: pytest.RecordProperty
+    container: LambdaContainer, record_property: Callable[[str, object], None]
 ) -> None:
     latencies_ms = []
     for _ in range(1 + WARM_REQUESTS):

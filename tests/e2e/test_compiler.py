@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import build_image
-from lambda_container import USER, docker
+
+from tests.e2e.lambda_container import USER, build_image, docker
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 

@@ -13,12 +13,12 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from lambda_container import docker
 
 from demo.seed import OUTPUT_BUCKET
 from local.aws.processes import LocalProcess, clean_environment
 from local.aws.server import REGION, LocalAws
 from local.sagemaker.async_endpoint import AsyncEndpoint
+from tests.e2e.lambda_container import docker
 from tests.integration.sagemaker_contract import noise
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]

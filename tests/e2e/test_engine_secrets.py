@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lambda_container import LambdaContainer, docker
-from test_serve import serving
+
+from tests.e2e.lambda_container import LambdaContainer, docker
+from tests.e2e.test_serve import serving
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lambda_container import LambdaContainer, docker
 from PIL import Image
 
 from demo.sam import build_arguments
 from demo.samples import download, read_result
 from local.aws.server import LocalAws
+from tests.e2e.lambda_container import LambdaContainer, docker
 from tests.environments import packs
 from tests.environments.outside import Outside, outside
 from tests.environments.repositories import git

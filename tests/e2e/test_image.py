@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lambda_container import LambdaContainer, docker
 
 from demo.samples import SAMPLES, Sample, send
 from local.aws.server import LocalAws
+from tests.e2e.lambda_container import LambdaContainer, docker
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
@@ -64,7 +64,7 @@ def test_all_python_is_compiled(lite_image: str) -> None:
     assert in_image(lite_image, f"{sources} && {difference}") == []
 
 
-def test_it_stays_small(lite_image: str, record_property: pytest.RecordProperty) -> None:
+def test_it_stays_small(lite_image: str, record_property: Callable[[str, object], None]) -> None:
     sizes = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}}", lite_image).splitlines()
     own_bytes = sum(map(int, sizes[:-1]))  # the last line is the base image
     record_property("own_bytes", own_bytes)

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lambda_container import LambdaContainer
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.stored_request import StoredRequest
 from local.aws.stack import LocalStack
 from local.aws.template import name_of
+from tests.e2e.lambda_container import LambdaContainer
 from tests.unit.event_samples import s3_event
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]

@@ -15,7 +15,6 @@ import requests
 import yaml
 from blake3 import blake3
 from comfy_sdk import Comfy
-from lambda_container import LambdaContainer
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.table.api_keys import ApiKeyStore
@@ -27,6 +26,7 @@ from local.aws.stack import LocalStack
 from local.aws.template import TABLE
 from local.dev import OWNER
 from tests import agents
+from tests.e2e.lambda_container import LambdaContainer
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
@@ -74,7 +74,8 @@ def api_url(
     variables.write_text(json.dumps({"Parameters": settings}), encoding="utf-8")
     port = free_port()
     command = [sys.executable, "-c", SAM_THAT_PASSES_BYTES, "local", "start-api", "--port", str(port)]
-    command += ["--template", _without_streams(), "--env-vars", variables, "--warm-containers", "LAZY", "--no-watch"]
+    command += ["--template", str(_without_streams()), "--env-vars", str(variables)]
+    command += ["--warm-containers", "LAZY", "--no-watch"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {**stack_environment, "SAM_CLI_TELEMETRY": "0"}
     with LocalProcess(command, environment, name="sam local start-api", working_directory=ROOT) as api:

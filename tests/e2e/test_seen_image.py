@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from lambda_container import LambdaContainer, http_event
 from PIL import Image
 
 from comfy_serverless.aws.s3 import S3Address
 from local.aws.collector import Collector
 from local.aws.queue_poller import QueuePoller
 from local.aws.stack import LocalStack
+from tests.e2e.lambda_container import LambdaContainer, http_event
 from tests.patience import wait_until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
-from lambda_container import docker
 
 from comfy_serverless.aws.s3 import S3Address
 from demo.seed import INPUT_BUCKET
 from local.aws.collector import Collector
 from local.aws.server import LocalAws
+from tests.e2e.lambda_container import docker
 from tests.integration.sagemaker_contract import CONTRACT, Serving, noise
 from tests.patience import wait_until
 from tests.unit.input_world import data_url, picture

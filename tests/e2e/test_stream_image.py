@@ -6,12 +6,11 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
 import requests
-from lambda_container import SANDBOX, LambdaContainer, docker, http_event
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.table.jobs import JobStore
@@ -22,6 +21,7 @@ from local.aws.rest_gateway import RestGateway
 from local.aws.runtime_api import FunctionFailed, RuntimeApi, StreamingFunction
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE, properties_of
+from tests.e2e.lambda_container import SANDBOX, LambdaContainer, docker, http_event
 from tests.integration.test_live_events import Watcher, Worker
 from tests.patience import PATIENCE_S, wait_until
 from tests.unit.fakes import WORKFLOW
@@ -91,7 +91,7 @@ def session() -> Iterator[requests.Session]:
 
 
 def test_a_job_is_streamed_from_a_cold_start_to_its_end(
-    world: World, session: requests.Session, record_property: pytest.RecordProperty
+    world: World, session: requests.Session, record_property: Callable[[str, object], None]
 ) -> None:
     job = world.submit()
     begun = time.perf_counter()

@@ -12,8 +12,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from lambda_container import SANDBOX, docker
 from PIL import Image
+
+from tests.e2e.lambda_container import SANDBOX, docker
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
 
@@ -54,6 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for codec, ending in VIDEOS.items():
         with av.open(str(folder / f"{codec}.{ending}"), "w") as container:
             stream = container.add_stream(codec, rate=8)
+            assert isinstance(stream, av.VideoStream)
             stream.width, stream.height, stream.pix_fmt = *FRAME, "yuv420p"
             container.mux(stream.encode(frame))
             container.mux(stream.encode(None))

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lambda_container import LambdaContainer
 
 from comfy_serverless.environments.lock_file import release_version
 from demo.samples import SAMPLES, Sample, read_result, send
 from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
+from tests.e2e.lambda_container import LambdaContainer
 from tests.start_limit import start_limit_s
 
 ROOT = Path(__file__).parent.parent.parent

@@ -17,8 +17,9 @@ from aws_cdk import App
 from infra import worker_image
 from infra.app import build
 from infra.settings import GpuSettings
+from tests import reach
 from tests.infra.stacks import CONTEXT, ROOT, Synthesized, of_type, one
-from tests.infra.test_gpu_reach import reach, reached, role_of
+from tests.infra.test_gpu_reach import reached, role_of
 
 pytestmark = pytest.mark.timeout(900)
 KINDS = ("sagemaker", "lambda-gpu", "lambda-cpu")

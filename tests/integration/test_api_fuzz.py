@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
@@ -53,7 +54,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-def test_no_request_breaks_the_api(stack: DevStack, case: schemathesis.Case) -> None:
+def test_no_request_breaks_the_api(stack: DevStack, case: schemathesis.Case[Any]) -> None:
     case.headers["Authorization"] = f"Bearer {stack.api_key}"
     response = case.call(base_url=stack.url, allow_redirects=False, timeout=PATIENCE_S)
     case.validate_response(response, checks=[not_a_server_error, response_schema_conformance, content_type_conformance])
@@ -70,7 +71,7 @@ def our_lists() -> schemathesis.BaseSchema:
 @pytest.mark.timeout(1800)
 @our_lists().parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_no_request_breaks_a_list(stack: DevStack, case: schemathesis.Case) -> None:
+def test_no_request_breaks_a_list(stack: DevStack, case: schemathesis.Case[Any]) -> None:
     case.headers["Authorization"] = f"Bearer {stack.api_key}"
     response = case.call(base_url=stack.url, allow_redirects=False, timeout=PATIENCE_S)
     checks = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
@@ -97,7 +98,7 @@ def a_job(stack: DevStack) -> str:
 @pytest.mark.timeout(1800)
 @our_again().parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_no_request_breaks_a_second_run(stack: DevStack, a_job: str, case: schemathesis.Case) -> None:
+def test_no_request_breaks_a_second_run(stack: DevStack, a_job: str, case: schemathesis.Case[Any]) -> None:
     case.headers["Authorization"] = f"Bearer {stack.api_key}"
     case.path_parameters["id"] = a_job
     response = case.call(base_url=stack.url, allow_redirects=False, timeout=PATIENCE_S)
@@ -140,7 +141,7 @@ def with_poster(stack: DevStack) -> DevStack:
 @pytest.mark.timeout(1800)
 @our_own().parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_no_request_breaks_the_routes_of_named_workflows(with_poster: DevStack, case: schemathesis.Case) -> None:
+def test_no_request_breaks_the_routes_of_named_workflows(with_poster: DevStack, case: schemathesis.Case[Any]) -> None:
     case.headers["Authorization"] = f"Bearer {with_poster.api_key}"
     response = case.call(base_url=with_poster.url, allow_redirects=False, timeout=PATIENCE_S)
     case.validate_response(

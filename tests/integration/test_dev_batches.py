@@ -117,9 +117,9 @@ def test_a_folder_of_photos_becomes_a_folder_of_named_results(stack: DevStack, t
     assert [file["is_new"] for file in first["files"]] == [True] * 3
     names = {path.relative_to(results).as_posix() for path in results.rglob("*.png")}
     assert names == {"autumn/fox 1.png", "autumn/owl_2.png", "autumn/bär.png"}
-    for name, colour in (("fox 1", (255, 0, 0)), ("owl_2", (0, 0, 255)), ("bär", (0, 128, 0))):
+    for name, pixel in (("fox 1", (255, 0, 0)), ("owl_2", (0, 0, 255)), ("bär", (0, 128, 0))):
         with Image.open(results / "autumn" / f"{name}.png") as picture:
-            assert (picture.width, picture.convert("RGB").getpixel((5, 5))) == (32, colour)
+            assert (picture.width, picture.convert("RGB").getpixel((5, 5))) == (32, pixel)
     again = run(stack, "sheet", "small", "--out", str(results))
     assert [file["is_new"] for file in again["files"]] == [False] * 3
     assert again["drawn"] == [str(results / "gallery.html"), str(results / "contact-sheet.png")]
@@ -141,9 +141,9 @@ def test_photos_become_results_with_a_key_alone(stack: DevStack, tmp_path: Path)
     assert (shown["succeeded"], shown["lines_total"], shown["status"]) == (2, 2, "completed")
     results = tmp_path / "results"
     run_with_a_key(stack, "sheet", "keyed", "--out", str(results), "--name", "{metadata.of}/{input}")
-    for name, colour in (("fox 1", (255, 0, 0)), ("bär", (0, 128, 0))):
+    for name, pixel in (("fox 1", (255, 0, 0)), ("bär", (0, 128, 0))):
         with Image.open(results / "autumn" / f"{name}.png") as picture:
-            assert (picture.width, picture.convert("RGB").getpixel((5, 5))) == (32, colour)
+            assert (picture.width, picture.convert("RGB").getpixel((5, 5))) == (32, pixel)
     assert (results / "gallery.html").is_file()
     assert "keyed" in [batch["name"] for batch in run_with_a_key(stack, "ls")["batches"]]
 

@@ -117,7 +117,9 @@ def results_of(stack: DevStack, beginning: str, *, count: int) -> list[dict[str,
 
 
 def test_drops_of_every_spelling_run_as_they_were_dropped_and_the_rest_is_told_or_left_alone(stack: DevStack) -> None:
-    lines = [{"job_id": f"packed-{number}", "workflow": small(number + 50)} for number in range(3)]
+    lines: list[dict[str, Any]] = [
+        {"job_id": f"packed-{number}", "workflow": small(number + 50)} for number in range(3)
+    ]
     photo = Path("events/photo.jpg").read_bytes()
     stack.aws.client().put_bucket_versioning(Bucket=INPUT, VersioningConfiguration={"Status": "Enabled"})
     try:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from comfy_sdk import Comfy
@@ -130,5 +130,5 @@ def eventually(ask: Any, *, within_s: float = PATIENCE_S) -> Any:
             time.sleep(0.1)
 
 
-def fail() -> None:
+def fail() -> NoReturn:
     raise AssertionError

@@ -27,7 +27,7 @@ from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from examples.sdk_tour import paint
-from local.aws.stack import TABLE
+from local.aws.template import TABLE
 from local.dev import DevStack
 from local.sagemaker.async_invocation import HEADER, FailureLayout, Invocation
 from local.sagemaker.endpoint_backend import ENDPOINT

@@ -14,7 +14,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -120,7 +120,7 @@ def test_the_examples_of_the_api_s_description_run(stack: DevStack) -> None:
             ids.append(job["id"])
             url = f"{stack.url}{job['urls']['self']}"
             ask = functools.partial(requests.get, url, headers=headers, timeout=PATIENCE_S)
-            assert wait_until(lambda ask=ask: ask().json()["completed_at"])
+            assert wait_until(functools.partial(tells_of_an_end, ask))
             assert ask().json()["status"] == "succeeded", (path, ask().text)
             assert ask().json()["outputs"]
 
@@ -278,8 +278,10 @@ def test_what_the_editor_saved_runs_and_its_pictures_can_be_opened_again(stack: 
         job = requests.post(
             f"{stack.url}/generate", json={"workflow": saved}, headers=bearer(), timeout=PATIENCE_S
         ).json()
-        assert wait_until(lambda job=job: get(job["urls"]["self"])["completed_at"])
-        (output,) = get(job["urls"]["self"])["outputs"]
+        url = f"{stack.url}{job['urls']['self']}"
+        ask = functools.partial(requests.get, url, headers=bearer(), timeout=PATIENCE_S)
+        assert wait_until(functools.partial(tells_of_an_end, ask))
+        (output,) = ask().json()["outputs"]
         content = requests.get(output["url"], timeout=PATIENCE_S).content
         assert pixel_of(content) == f"{color:06x}"
         with Image.open(io.BytesIO(content)) as picture:
@@ -293,6 +295,10 @@ def test_what_the_editor_saved_runs_and_its_pictures_can_be_opened_again(stack: 
 
         assert wait_until(lambda: convert().ok), convert().text
         assert convert().json()["workflow"]["1"]["inputs"]["color"] == color
+
+
+def tells_of_an_end(ask: Callable[[], requests.Response]) -> bool:
+    return bool(ask().json()["completed_at"])
 
 
 def get(path: str) -> Any:

@@ -70,9 +70,9 @@ class Sandbox:
         self.send(**request)
         return self.answer()
 
-    def engine_runs(self) -> int:
-        """How many prompts the engine executes now."""
-        return len(requests.get(f"{self._engine_url}/queue", timeout=PATIENCE_S).json()["queue_running"])
+    def is_executing(self) -> bool:
+        """Whether the engine executes a prompt now."""
+        return len(requests.get(f"{self._engine_url}/queue", timeout=PATIENCE_S).json()["queue_running"]) == 1
 
     def wait_until_draining(self) -> None:
         """Return once it has heard SIGTERM, and begins no other job."""
@@ -134,7 +134,7 @@ def frozen(local_s3: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Iter
         job_id = working.send(workflow=graph(steps=100))
         pressed_id = pressed.send(workflow=graph(steps=10_000), deadline_s=FROZEN_S / 2)
         impatient_id = impatient.send(workflow=graph(steps=100))
-        assert all(wait_until(lambda one=one: one.engine_runs() == 1) for one in (working, pressed, impatient))
+        assert all(wait_until(one.is_executing) for one in (working, pressed, impatient))
         for sandbox in sandboxes:
             sandbox.signal(signal.SIGSTOP)
         time.sleep(FROZEN_S)

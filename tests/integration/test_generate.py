@@ -34,8 +34,8 @@ WorkerFactory = Callable[..., LambdaEmulator]
 PHOTO = f"s3://{INPUT_BUCKET}/photos/sunset.jpg"
 
 
-def sample(name: str) -> Any:
-    return json.loads((EVENTS / f"{name}.json").read_text())
+def sample(name: str) -> dict[str, Any]:
+    return dict(json.loads((EVENTS / f"{name}.json").read_text()))
 
 
 def thumbnail(**fields: Any) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def s3(local_s3: LocalAws) -> S3Client:
 
 
 def result(s3: S3Client, job_id: str) -> dict[str, Any]:
-    return json.loads(s3.get_object(Bucket=OUTPUT_BUCKET, Key=f"{job_id}/result.json")["Body"].read())
+    return dict(json.loads(s3.get_object(Bucket=OUTPUT_BUCKET, Key=f"{job_id}/result.json")["Body"].read()))
 
 
 def keys(s3: S3Client, prefix: str) -> set[str]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def function(tmp_path: Path) -> Iterator[Function]:
     (tmp_path / "function.py").write_text(FUNCTION)
     emulators: list[LambdaEmulator] = []
 
-    def start(**options: object) -> LambdaEmulator:
+    def start(**options: Any) -> LambdaEmulator:
         emulator = LambdaEmulator("function.handler", source_root=tmp_path, **{"timeout_s": 120, **options})
         emulators.append(emulator.start())
         return emulator

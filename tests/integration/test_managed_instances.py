@@ -120,13 +120,13 @@ def below(pid: int) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("program", [AS_IT_IS, WITH_HOOKS], ids=["as it is", "with pre-fork hooks"])
 def test_one_worker_runs_jobs_on_one_engine_of_its_own(program: str, tmp_path: Path) -> None:
-    graph = {
+    graph: dict[str, Any] = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 255}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "gpu"}},
     }
     with runtime(program, tmp_path) as (api, process):
         for number in (1, 2):
-            graph["1"]["inputs"]["color"] = number  # type: ignore[index]
+            graph["1"]["inputs"]["color"] = number
             kind, answer = api.invoke({"workflow": graph, "reply": "inline"})
             assert kind == "response", answer
             assert answer["status"] == "succeeded", (answer, (tmp_path / "runtime.log").read_text())

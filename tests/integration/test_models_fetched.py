@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -84,7 +85,8 @@ class Place:
 
     def pixels(self, outcome: Outcome) -> bytes:
         place = S3Address.parse(outcome.job.outputs[0].s3_uri or "")
-        with Image.open(self.s3.get_object(Bucket=place.bucket, Key=place.key)["Body"]) as picture:
+        content = self.s3.get_object(Bucket=place.bucket, Key=place.key)["Body"].read()
+        with Image.open(io.BytesIO(content)) as picture:
             return picture.tobytes()
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidReq
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.jobs.workflow_source import nobody_declares
+from comfy_serverless.json_text import MAX_DOCUMENT_BYTES
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.put import PART_BYTES
 from comfy_serverless.worker.worker import Call, Outcome, Worker
@@ -335,7 +336,7 @@ def test_what_is_not_the_jobs_own_result_is_refused_and_stays(world: Worlds, kin
     document = {
         "another's": here.stored(f"{others['job_id']}/result.json", OUTPUT_BUCKET),
         "no result": b'{"hello": "world"}',
-        "endless": b" " * (s3_module.MAX_DOCUMENT_BYTES + 1),
+        "endless": b" " * (MAX_DOCUMENT_BYTES + 1),
     }[kind]
     here.s3.put_object(Bucket=OUTPUT_BUCKET, Key=f"{job['job_id']}/result.json", Body=document)
     outcome = here.run(job)

@@ -68,7 +68,7 @@ def test_sigterm_ends_an_idle_worker_and_its_engine(sandbox: Sandbox) -> None:
 
 def test_sigterm_lets_a_job_finish_and_begins_no_other(sandbox: Sandbox) -> None:
     first = sandbox.send(workflow=graph(steps=100))
-    assert wait_until(lambda: sandbox.engine_runs() == 1)
+    assert wait_until(sandbox.is_executing)
     sandbox.process.send_signal(signal.SIGTERM)
     sandbox.wait_until_draining()
     late = sandbox.send(workflow=graph(steps=1))

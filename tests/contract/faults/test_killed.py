@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -151,9 +152,12 @@ def test_it_dies_elsewhere_before_its_outputs_are_read(fragile: World) -> None:
 def test_it_is_killed_twice(fragile: World) -> None:
     prompt_id = new_id()
 
+    def executes_in(start: int) -> bool:
+        return fragile.process.starts == start and is_executing(fragile)
+
     def kill_each() -> None:
         for start in (1, 2):
-            assert wait_until(lambda start=start: fragile.process.starts == start and is_executing(fragile))
+            assert wait_until(partial(executes_in, start))
             fragile.signal(signal.SIGKILL)
 
     killer = threading.Thread(target=kill_each)

@@ -104,7 +104,7 @@ def test_messages_are_later_than_our_patience(fragile: World) -> None:
 @row("every message comes twice", so="succeeds, each output is reported once", within_s=5)
 @lite_only
 def test_messages_come_twice(fragile: World) -> None:
-    reported = []
+    reported: list[Output] = []
     fragile.arm("double_messages", at="prompt")
     execution = fragile.succeeds(picture(batch=3), on_output=reported.append)
     assert (execution.attempts, len(execution.outputs), len(reported)) == (1, 3, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -189,7 +190,7 @@ def test_it_is_canceled_just_at_the_end(fragile: World) -> None:
     """Either the cancel comes first, and nothing is made, or the end does, and everything is."""
     for pause_s in (0.0, 0.005, 0.01, 0.02, 0.05):
         prompt_id = new_id()
-        running = in_background(lambda prompt_id=prompt_id: fragile.connector.run(picture(), prompt_id=prompt_id))
+        running = in_background(partial(fragile.connector.run, picture(), prompt_id=prompt_id))
         time.sleep(pause_s)
         started = fragile.clock()
         fragile.connector.cancel(prompt_id)

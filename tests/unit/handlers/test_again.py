@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from moto.sqs import models as moto_sqs
+from moto.core.utils import unix_time_millis
 
 from comfy_serverless.aws import sqs as module
 from comfy_serverless.handlers import again, wiring, wiring_ingest, wiring_worker
@@ -79,8 +79,7 @@ class World:
         self.is_away = False
         self.pauses: list[int] = []
         self.later_s = 0.0
-        real = moto_sqs.unix_time_millis
-        monkeypatch.setattr(moto_sqs, "unix_time_millis", lambda: real() + self.later_s * 1000)
+        monkeypatch.setattr("moto.sqs.models.unix_time_millis", lambda: unix_time_millis() + self.later_s * 1000)
         # No engine is started for a job that is not begun.
         monkeypatch.setattr(
             wiring_worker, "worker", lambda: SimpleNamespace(ahead=SimpleNamespace(look=lambda _: None))
@@ -286,7 +285,8 @@ def test_a_message_that_cannot_be_put_off_is_given_back_all_the_same(
 
 
 def test_a_message_without_a_count_has_come_once() -> None:
-    assert [module.receive_count(message) for message in ({}, {"attributes": None}, {"attributes": {}})] == [1, 1, 1]
+    messages: list[dict[str, Any]] = [{}, {"attributes": None}, {"attributes": {}}]
+    assert [module.receive_count(message) for message in messages] == [1, 1, 1]
     assert module.receive_count({"attributes": {"ApproximateReceiveCount": "4"}}) == 4
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.handlers import generate, ingest, wiring, wiring_ingest, wiring_worker
+from comfy_serverless.handlers import again, generate, ingest, wiring, wiring_ingest, wiring_worker
 from comfy_serverless.handlers.envelopes import Letter, UnknownEvent, contents_of
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.sources import DroppedObject
@@ -29,8 +29,8 @@ KEY = "jobs/über 1+1.json"
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ingest` without a queue that would hold its messages back."""
-    monkeypatch.setattr(ingest.again, "hold", lambda event, left_s: None)
-    monkeypatch.setattr(ingest.again, "put_off", lambda event, given_back: given_back)
+    monkeypatch.setattr(again, "hold", lambda event, left_s: None)
+    monkeypatch.setattr(again, "put_off", lambda event, given_back: given_back)
 
 
 @pytest.fixture
@@ -88,7 +88,8 @@ def test_ingest_makes_a_job_of_an_object_however_it_hears_of_it(
     ingesting.s3.put_object(Bucket=IN, Key="jobs/w.json", Body=json.dumps(batch_world.GRAPH))
     event = DROPPED[envelope]("jobs/w.json")
     told = take(sqs_event(event) if way == "a queue" else event)
-    assert told == ({"batchItemFailures": []} if way == "a queue" else {"drops": 1})
+    expected: dict[str, object] = {"batchItemFailures": []} if way == "a queue" else {"drops": 1}
+    assert told == expected
     assert len(ingesting.messages("jobs")) == 1
 
 
@@ -135,9 +136,9 @@ def test_what_asks_for_nothing_is_taken_in_silence(world: Worlds, event: str) ->
 @pytest.mark.parametrize("event", STRANGE)
 def test_an_event_of_something_else_is_refused_by_its_name(world: Worlds, event: str) -> None:
     strange, word = STRANGE[event]
-    for refused in (lambda: answer(world(), strange), lambda: take(strange)):
+    for taken_by in (lambda event: answer(world(), event), take):
         with pytest.raises(InvalidRequest) as caught:
-            refused()
+            taken_by(strange)
         assert word in caught.value.message
         assert "Taken are job requests" in caught.value.message
 

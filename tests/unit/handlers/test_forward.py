@@ -223,7 +223,7 @@ def test_instances_that_come_have_places_of_their_own(world: World, monkeypatch:
     world.sagemaker.instances = 2
     assert world.let_through(*jobs[3:]) == [False] * 5, "that is not asked each time"
     later = time.monotonic() + FLEET_KNOWN_S
-    monkeypatch.setattr(gate_module.time, "monotonic", lambda: later)
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert world.let_through(*jobs[3:]) == [True] * 3 + [False] * 2
     assert world.sagemaker.asked == 2
 
@@ -328,7 +328,7 @@ def test_the_function_waits_with_a_job_until_there_is_room(handled: World, monke
         if len(pauses) == 3:
             handled.begin("line-0")
 
-    monkeypatch.setattr(module.time, "sleep", begin_one)
+    monkeypatch.setattr(time, "sleep", begin_one)
     assert module.handler(event(*(job.to_text() for job in lines)), Context(900)) == {"batchItemFailures": []}
     assert handled.sagemaker.sent == ["line-0", "line-1", "line-2"]
     assert pauses == [module.PAUSE_S] * 3

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.handlers import front_door
+from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES
 from tests.patience import PATIENCE_S, wait_until
 
 
@@ -125,7 +126,7 @@ def test_who_asks_first_is_told_to_go_on(door: Door) -> None:
 
 @pytest.mark.parametrize("excess", [0, 1])
 def test_the_limit_is_to_the_byte(door: Door, excess: int) -> None:
-    size = front_door.MAX_PAYLOAD_BYTES + excess
+    size = MAX_PAYLOAD_BYTES + excess
     assert door.say(request(size), *([] if excess else [b"x" * size]))[0] == (413 if excess else 200)
 
 

@@ -86,7 +86,12 @@ def test_no_time_is_waited_that_the_invocation_does_not_have(
     writer: NodeListWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, waited, wait = threading.Event(), list[float](), NodeListWriter.wait
-    monkeypatch.setattr(NodeListWriter, "wait", lambda own, seconds: waited.append(seconds) or wait(own, seconds))
+
+    def noted(own: NodeListWriter, seconds: float) -> None:
+        waited.append(seconds)
+        wait(own, seconds)
+
+    monkeypatch.setattr(NodeListWriter, "wait", noted)
     writer.object_info = lambda: {"KSampler": {}} if asked.wait(PATIENCE_S) else {}
     context = SimpleNamespace(aws_request_id="1", get_remaining_time_in_millis=lambda: 1)
     event = {"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": MESSAGE}]}
@@ -101,7 +106,7 @@ def test_lists_that_were_not_written_are_written_soon_after(
 ) -> None:
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(node_list, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    declared, writer.object_info = writer.object_info, lambda: {}["ComfyUI did not start"]
+    declared, writer.object_info = writer.object_info, lambda: dict[str, Any]()["ComfyUI did not start"]
     writer.write_if_due()
     writer.wait(PATIENCE_S)
     writer.object_info = declared

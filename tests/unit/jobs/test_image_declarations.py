@@ -144,7 +144,7 @@ def test_what_the_api_would_not_read_is_not_published(s3: S3Client, monkeypatch:
 
 
 def test_a_publication_that_broke_off_is_done_again(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    put, done = s3.put_object, []
+    put, done = s3.put_object, list[str]()
 
     def breaking(**given: Any) -> Any:
         if len(done) == 3:

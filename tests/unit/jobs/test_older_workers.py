@@ -40,7 +40,7 @@ def read(job_id, address):
     return found.model_dump(mode="json", by_alias=True)
 json.dump([read(*job) for job in asked["jobs"]], sys.stdout)
 """
-PNGINFO = {"extra_pnginfo": {"workflow": {"nodes": []}}}
+PNGINFO: Mapping[str, Any] = {"extra_pnginfo": {"workflow": {"nodes": []}}}
 MORE: Mapping[str, object] = {
     "a comma behind it": json.dumps({"workflow": GRAPH}) + ",",
     "a mark before it": "\ufeff" + json.dumps({"workflow": GRAPH}),

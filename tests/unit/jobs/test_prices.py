@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,9 +27,9 @@ from comfy_serverless.settings import Settings
     ],
 )
 def test_a_job_costs_its_seconds_and_its_request(
-    settings: dict[str, float], seconds: float, cost_usd: float | None
+    settings: dict[str, Any], seconds: float, cost_usd: float | None
 ) -> None:
-    cost = Prices.of(Settings(**settings)).cost_nanousd(seconds)  # type: ignore[arg-type]
+    cost = Prices.of(Settings(**settings)).cost_nanousd(seconds)
     assert (None if cost is None else usd(cost)) == cost_usd
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.file_inputs import name_in_input_folder
 from comfy_serverless.jobs import shapes as module
 from comfy_serverless.jobs.document import MAX_WARNING_CHARACTERS, MAX_WARNINGS, first_warnings
 from comfy_serverless.jobs.request import JobRequest
@@ -55,8 +56,12 @@ def test_a_file_that_several_nodes_name_goes_to_all_and_the_last_of_a_name_count
 
 def test_the_graph_is_read_once_however_many_files_come_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    plain = module.name_in_input_folder
-    monkeypatch.setattr(module, "name_in_input_folder", lambda value: asked.append(value) or plain(value))
+
+    def noted(value: str) -> str:
+        asked.append(value)
+        return name_in_input_folder(value)
+
+    monkeypatch.setattr(module, "name_in_input_folder", noted)
     graph = {str(number): node("LoadImage", image=f"{number}.png") for number in range(200)}
     images = [{"name": f"{number}.png", "image": "s3://b/k.png"} for number in range(200)]
     fields = shape({"workflow": graph, "images": images}, known=JobRequest.field_names()).fields

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, MODEL_VARIABLES, free_port
+from local.dev import DevStack
 from local.dev import command_line as dev
 
 
@@ -18,10 +19,10 @@ def _nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PORT", "INITIAL_PORT", "BACKEND", "API_KEY", *ENGINE_VARIABLES, *MODEL_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
-    def start(_stack: dev.DevStack) -> None:
+    def start(_stack: DevStack) -> None:
         raise AssertionError("it starts although it cannot work")
 
-    monkeypatch.setattr(dev.DevStack, "start", start)
+    monkeypatch.setattr(DevStack, "start", start)
     monkeypatch.setattr(dev, "hide_process", lambda: None)
 
 
@@ -107,7 +108,7 @@ def test_prices_of_the_environment_are_the_workers(monkeypatch: pytest.MonkeyPat
         given.update(options)
         raise ValueError("enough")
 
-    monkeypatch.setattr(dev.DevStack, "__init__", made)
+    monkeypatch.setattr(DevStack, "__init__", made)
     monkeypatch.setenv("USD_PER_SECOND", "0.0005")
     with pytest.raises(ValueError, match="enough"):
         dev.main([])

@@ -75,7 +75,7 @@ CALL = """
 
 
 def has_rules() -> bool:
-    return sys.platform.startswith("linux") and ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) > 0
+    return sys.platform.startswith("linux") and int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)) > 0
 
 
 has_filters = pytest.mark.skipif(
@@ -148,9 +148,12 @@ def test_a_decoder_that_lies_in_the_libraries_of_another_python_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(
-        "comfy_serverless.sandbox.process.subprocess.Popen", lambda command, **_: asked.append(command) or _Ended()
-    )
+
+    def started(command: Any, **_: Any) -> _Ended:
+        asked.append(command)
+        return _Ended()
+
+    monkeypatch.setattr("comfy_serverless.sandbox.process.subprocess.Popen", started)
     sandbox = Sandbox(tmp_path)
     sandbox.warm()
     sandbox.close()

@@ -89,7 +89,7 @@ def test_an_image_that_comfyui_cannot_open_is_refused_as_damaged(check: Check, i
 
 def test_bits_that_are_wrong_are_the_pixels_that_comfyui_sees(check: Check) -> None:
     for options in ({"image_format": "PNG"}, {"image_format": "TIFF", "compression": "tiff_lzw"}):
-        content = bytearray(picture(size=(200, 200), **options))  # type: ignore[arg-type]
+        content = bytearray(picture(size=(200, 200), **options))
         content[len(content) // 2] ^= 0xFF
         assert check(bytes(content))
 

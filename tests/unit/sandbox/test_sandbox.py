@@ -172,7 +172,7 @@ def test_a_child_that_is_killed_amid_a_file_is_replaced_and_the_file_checked_aga
 def test_a_machine_on_which_no_process_can_be_started_may_recover(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     files.sandbox.warm()
     with pytest.raises(Refused, match="no process can be started: No such file") as caught:
         files.check()

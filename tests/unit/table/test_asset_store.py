@@ -276,11 +276,16 @@ def test_an_upload_completed_by_many_at_once_is_one_record(world: World) -> None
 
 
 def test_what_was_hashed_is_what_is_copied(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, asked = world.upload(), []
+    begun, asked = world.upload(), list[dict[str, Any]]()
     address = world.uploads.address(begun)
     version = world.s3.head_object(Bucket=address.bucket, Key=address.key)["ETag"]
     copy = world.s3.copy_object
-    monkeypatch.setattr(world.s3, "copy_object", lambda **request: asked.append(request) or copy(**request))
+
+    def noted(**request: Any) -> Any:
+        asked.append(request)
+        return copy(**request)
+
+    monkeypatch.setattr(world.s3, "copy_object", noted)
     world.uploads.complete(begun)
     assert [request["CopySourceIfMatch"] for request in asked] == [version]  # S3 refuses it for any other bytes
 

@@ -187,7 +187,7 @@ def test_an_invocation_is_the_jobs_own_and_its_answer_lies_where_we_say() -> Non
 
 
 def test_the_depth_of_an_endpoint_is_its_newest_backlog(world: World) -> None:
-    metrics = get_session().create_client("cloudwatch", region_name=REGION)
+    metrics: Any = get_session().create_client("cloudwatch", region_name=REGION)
     endpoint = Endpoint(None, metrics, "stack-gpu")  # type: ignore[arg-type]
     assert endpoint.depth() == 0
     metrics.put_metric_data(
@@ -202,7 +202,7 @@ def test_the_depth_of_an_endpoint_is_its_newest_backlog(world: World) -> None:
     )
     assert endpoint.depth() == 7
     # A job that waits in the endpoint is not lost because its queue is empty.
-    sqs = get_session().create_client("sqs", region_name=REGION)
+    sqs: Any = get_session().create_client("sqs", region_name=REGION)
     gated = Gated(endpoint, JobQueue(sqs, world.gpu_batches), JobQueue(sqs, world.gpu))
     assert (gated.depth(is_batch=True), gated.depth()) == (7, 7)
     for number in range(2):

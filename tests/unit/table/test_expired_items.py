@@ -81,8 +81,8 @@ def test_a_queue_that_lost_jobs_long_ago_sends_some_again(table: Table, clock: T
 
 def test_what_expired_is_no_longer_the_longest_neglected(table: Table, clock: TableClock) -> None:
     """The index does not know when its items expire, and whoever asks it for a few would be told of these alone."""
-    kept = {KEEPER: BATCH, KEEPER_DUE: 1_000_030}
-    expired = {KEEPER: BATCH, KEEPER_DUE: 1_000_001}
+    kept: dict[str, Any] = {KEEPER: BATCH, KEEPER_DUE: 1_000_030}
+    expired: dict[str, Any] = {KEEPER: BATCH, KEEPER_DUE: 1_000_001}
     table.put_all([*(item(f"expired {n}", ends_in=60, **expired) for n in range(3)), item("kept", **kept)])
     clock.later(60)
     assert [one["sk"] for one in neglected(table, BATCH, limit=3)] == []

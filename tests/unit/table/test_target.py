@@ -23,7 +23,7 @@ def announced(stack: str) -> dict[str, str]:
     (written,) = call.args
     assert isinstance(written, ast.Dict)
     return {
-        str(ast.literal_eval(name)): value.value if isinstance(value, ast.Constant) else ast.unparse(value)
+        str(ast.literal_eval(name)): str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value)
         for name, value in zip(written.keys, written.values, strict=True)
         if name is not None
     }

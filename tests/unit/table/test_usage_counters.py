@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 from unittest.mock import patch
@@ -126,8 +126,11 @@ def faulty(table: Table, faults: list[str]) -> Any:
     def fail(**request: Any) -> Any:
         fault = left.pop(0) if left else ""
         if fault == "conflict":
-            error: Any = {"Error": {"Code": "TransactionCanceledException"}}
-            raise ClientError({**error, "CancellationReasons": [{"Code": "TransactionConflict"}]}, "TransactWriteItems")
+            told: Any = {
+                "Error": {"Code": "TransactionCanceledException"},
+                "CancellationReasons": [{"Code": "TransactionConflict"}],
+            }
+            raise ClientError(told, "TransactWriteItems")
         if fault == "unsent":
             raise ConnectionClosedError(endpoint_url="x")
         answer = transact(**request)
@@ -175,7 +178,7 @@ def test_a_conflict_is_tried_again_at_once_and_one_that_lasts_costs_the_sum_and_
 
 @pytest.mark.parametrize("operation", ["update_item", "put_item", "delete_item"])
 def test_a_plain_write_beside_a_transaction_is_tried_again(table: Table, operation: str) -> None:
-    writes = {
+    writes: dict[str, Callable[[], object]] = {
         "update_item": lambda: table.update(Update(pk="job#1", sk="job", assign={"a": 1})),
         "put_item": lambda: table.put({"pk": "job#1", "sk": "job", "a": 1}),
         "delete_item": lambda: table.delete("job#1", "job"),

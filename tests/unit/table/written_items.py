@@ -56,7 +56,7 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
     UploadStore(assets).begin("team", naming, size_bytes=5, expected=None)
     keys = ApiKeyStore(table)
     key = keys.register(KEY, name="ci", owner="team", expires_in_s=3600, max_in_flight=5, requests_per_minute=60)
-    told = {"budget_nanousd": 20_000_000_000, "budget_action": BudgetAction.REFUSE}
+    told: dict[str, Any] = {"budget_nanousd": 20_000_000_000, "budget_action": BudgetAction.REFUSE}
     keys.register("csk_of-an-admin", name="boss", owner="ops", is_admin=True, **told)
     keys.count_request(key.id, limit=60)
     keys.revoke("ci")
@@ -99,7 +99,7 @@ def _name_of(pk: str, sk: str) -> str | None:
 
 def _push_workflow(workflows: WorkflowStore) -> None:
     graph = {"6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}}}
-    told = {"description": "A poster", "note": "wider", "created_by": "ci", "release": "blue"}
+    told: dict[str, Any] = {"description": "A poster", "note": "wider", "created_by": "ci", "release": "blue"}
     version = Version(name="poster", number=0, owner="team", graph=graph, created_at="2026-11-29T12:00:00.000Z", **told)
     workflows.push(version)
     workflows.move("team", "poster", "staging", {1: 90}, by="ann")

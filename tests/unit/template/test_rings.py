@@ -234,7 +234,8 @@ def test_a_sum_is_one_figure_of_metrics_that_may_be_missing(name: str) -> None:
 def ours(sent: Callable[[Callable[[], object]], set[Watched]]) -> set[Watched]:
     """All that we ever write."""
     waits = [functools.partial(emit_wait, 1.0, is_batch=is_batch) for is_batch in (False, True)]
-    everything = [succeed, *waits, lambda: emit_broken_workflows(1), *(way for kind in LEAVES for way in ways(kind))]
+    failures = (way for kind in LEAVES for way in ways(kind))
+    everything: list[Callable[[], object]] = [succeed, *waits, lambda: emit_broken_workflows(1), *failures]
     return sent(lambda: [write() for write in everything])
 
 

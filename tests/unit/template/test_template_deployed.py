@@ -65,8 +65,9 @@ def deployed() -> dict[str, Any]:
         if resource["Type"] == "AWS::Serverless::Function":  # `sam build` and `sam deploy` say where the image is
             resource["Properties"]["ImageUri"] = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/image:tag"
     session = boto3.Session(region_name="eu-central-1")
-    translated: dict[str, Any] = Translator({}, Parser(), boto_session=session).translate(template, {})
-    return translated["Resources"]
+    translated = Translator({}, Parser(), boto_session=session).translate(template, {})
+    resources: dict[str, Any] = translated["Resources"]
+    return resources
 
 
 RESOURCES = deployed()

@@ -24,7 +24,12 @@ def ours(tmp_path: Path) -> Path:
 def locked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The calls of the command line, which answers with success."""
     calls: list[list[str]] = []
-    monkeypatch.setattr(tool, "comfy_serverless", lambda arguments: calls.append(arguments) or 0)
+
+    def succeed(arguments: list[str]) -> int:
+        calls.append(arguments)
+        return 0
+
+    monkeypatch.setattr(tool, "comfy_serverless", succeed)
     return calls
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -34,8 +35,8 @@ class CloudFormation:
 
     def describe_stacks(self, **of: str) -> dict[str, Any]:
         if of["StackName"] not in self.described:
-            refused = {"Code": "ValidationError", "Message": f"Stack with id {of['StackName']} does not exist"}
-            raise ClientError({"Error": refused}, "DescribeStacks")
+            message = f"Stack with id {of['StackName']} does not exist"
+            raise ClientError({"Error": {"Code": "ValidationError", "Message": message}}, "DescribeStacks")
         return {"Stacks": [self.described[of["StackName"]]]}
 
 
@@ -69,7 +70,7 @@ def no_image(image: str, folder: Path) -> None:
 
 
 def deploy(monkeypatch: pytest.MonkeyPatch, described: dict[str, dict[str, Any]], *words: str) -> int:
-    monkeypatch.setattr(tool.boto3, "client", lambda *_, **__: CloudFormation(described))
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: CloudFormation(described))
     return tool.main(["--stack", "comfy", *words])
 
 

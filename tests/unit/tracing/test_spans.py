@@ -147,7 +147,9 @@ def test_nobody_waits_long_for_a_collector_and_then_not_again_for_a_minute(
     event.set()
     monkeypatch.setattr(module, "_patient_from", 0.0)
     tracing.flush(PATIENCE_S)
-    assert not module._flusher.is_alive(), "it has been waited for"
+    flusher = module._flusher
+    assert flusher is not None
+    assert not flusher.is_alive(), "it has been waited for"
 
 
 def test_a_process_without_the_packages_says_so_and_works(

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import logging
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.aws import s3, sqs
+from comfy_serverless.aws import s3
 from comfy_serverless.aws.dynamodb import Update
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.fetch.web import Network
@@ -42,7 +43,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.got: list[tuple[str, dict[str, str], bytes]] = []
-        self.answer: Callable[[BaseHTTPRequestHandler], None] = lambda request: status(request, 204)
+        self.answer: Callable[[BaseHTTPRequestHandler], object] = lambda request: status(request, 204)
         self.stopping = threading.Event()
         outer = self
 
@@ -206,7 +207,7 @@ def test_a_receiver_that_hangs_does_not_hold_the_function(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "CALL_S", 0.3)
-    receiver.answer = lambda _: receiver.stopping.wait(5) and None
+    receiver.answer = lambda _: receiver.stopping.wait(5)
     assert world.deliver(world.ended(receiver.url)) == ["0"]
 
 
@@ -229,7 +230,7 @@ def test_calls_come_later_and_later_and_never_later_than_sqs_can(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.answer = lambda request: status(request, 500)
-    monkeypatch.setattr(sqs.random, "uniform", lambda _low, high: high)
+    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
     job_id = world.ended(receiver.url)
     for received in (1, 2, 3, 4, 5, 8, 10, 99):
         assert world.deliver(job_id, received=received) == ["0"]

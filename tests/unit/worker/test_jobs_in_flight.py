@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,12 @@ def test_several_jobs_are_prepared_at_once_and_one_more_than_executes_is_in_the_
     engine = QueueingEngine()
     here = meeting_while_they_prepare(world(engine=engine), together.wait)
     outcomes = [threads.submit(here.run, request(f"job-{number}")) for number in range(4)]
+
+    def has_reached(number: int) -> bool:
+        return len(engine.gates) > number and engine.gates[number].reached.is_set()
+
     for number in range(4):
-        wait_until(lambda number=number: len(engine.gates) > number and engine.gates[number].reached.is_set())
+        wait_until(partial(has_reached, number))
         engine.gates[number].open.set()
     assert all(outcome.result(PATIENCE_S).error is None for outcome in outcomes)
     assert engine.most == 2, "the engine never waits for us, and no job waits long in its queue"
@@ -329,7 +334,12 @@ def test_a_cancel_on_the_way_to_the_engine_is_repeated_until_the_engine_has_the_
 
     canceling: list[bool] = []
     thread = threading.Thread(target=cancel_just_now)
-    here.engine.then = lambda: (thread.start(), wait_until(lambda: len(here.engine.canceled) > 3))
+
+    def cancel_and_wait() -> None:
+        thread.start()
+        wait_until(lambda: len(here.engine.canceled) > 3)
+
+    here.engine.then = cancel_and_wait
     here.run(request())
     thread.join(PATIENCE_S)
     assert len(here.engine.canceled) == 4

@@ -350,7 +350,7 @@ def test_an_end_is_written_down_once_the_table_is_back_and_the_job_stays_ours_un
     monkeypatch.setattr(module, "CONCLUDE_FOR_S", PATIENCE_S)
     here = office()
     job = here.submit()
-    finish, refused = here.store.finish, []
+    finish, refused = here.store.finish, list[int]()
 
     def away_at_first(*arguments: Any, **fields: Any) -> bool:
         if len(refused) < 5:

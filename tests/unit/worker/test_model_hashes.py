@@ -277,9 +277,11 @@ def test_an_endless_body_ends_at_the_room_for_models(store: Stores, internet: In
     here = store(allow_unpinned_models=True)
     with pytest.raises(MissingAsset, match="MODEL_STORE_BYTES"):
         here.hold([entry(internet.url(THIEF, "/fox.safetensors"))], job_id="j", deadline=soon())
-    internet.answers[THIEF, "/fox.safetensors"] = lambda request: (
-        request.wfile.write(b"HTTP/1.1 200 OK\r\n\r\nxxxx") and None
-    )
+
+    def without_length(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n\r\nxxxx")
+
+    internet.answers[THIEF, "/fox.safetensors"] = without_length
     with pytest.raises(MissingAsset, match="Content-Length"):
         here.hold([entry(internet.url(THIEF, "/fox.safetensors"))], job_id="j", deadline=soon())
     assert partial_files(tmp_path) == []
@@ -410,7 +412,11 @@ def test_a_circle_of_redirects_ends(store: Stores, internet: Internet) -> None:
 
 def test_a_host_that_is_silent_does_not_hold_the_job_beyond_its_deadline(store: Stores, internet: Internet) -> None:
     waiting = threading.Event()
-    internet.answers[HF, FILE] = lambda _request: waiting.wait(PATIENCE_S) and None
+
+    def silent(_request: BaseHTTPRequestHandler) -> None:
+        waiting.wait(PATIENCE_S)
+
+    internet.answers[HF, FILE] = silent
     try:
         with pytest.raises(DeadlineExceeded):
             store().hold([entry(internet.url(HF, FILE))], job_id="j", deadline=time.monotonic() + 0.3)

@@ -28,12 +28,15 @@ from comfy_serverless.errors import (
 )
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.request import JobRequest, ModelRequest
+from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.model_store import ModelStore, operator_models
 from comfy_serverless.worker.model_store import store as store_module
 from comfy_serverless.worker.model_store import transfer as transfer_module
 from comfy_serverless.worker.model_store.held import HeldModels
 from comfy_serverless.worker.model_store.operator_models import Places
+from comfy_serverless.worker.model_store.safetensors import check_safetensors
+from comfy_serverless.worker.model_store.transfer import sha256_of
 from tests.patience import PATIENCE_S
 from tests.unit.fakes import IN, WORKFLOW
 
@@ -668,10 +671,12 @@ def test_a_file_of_the_operators_is_read_once_and_again_when_it_has_changed(
     operator: Operator, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    hashed = operator_models.sha256_of
-    monkeypatch.setattr(
-        operator_models, "sha256_of", lambda file, *, deadline: read.append(file) or hashed(file, deadline=deadline)
-    )
+
+    def noted(file: int, *, deadline: float) -> str:
+        read.append(file)
+        return sha256_of(file, deadline=deadline)
+
+    monkeypatch.setattr(operator_models, "sha256_of", noted)
     operator.has("checkpoints/a.safetensors", safetensors())
     here, model = operator.store(), put()
     for _ in range(3):
@@ -747,12 +752,12 @@ def test_a_content_is_checked_once_for_all_jobs_and_processes(
     store: Stores, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[int] = []
-    check = store_module.check_safetensors
-    monkeypatch.setattr(
-        store_module,
-        "check_safetensors",
-        lambda sandbox, file, **limits: (checked.append(file), check(sandbox, file, **limits)),
-    )
+
+    def noted(sandbox: Sandbox, file: int, **limits: Any) -> None:
+        checked.append(file)
+        check_safetensors(sandbox, file, **limits)
+
+    monkeypatch.setattr(store_module, "check_safetensors", noted)
     for _ in range(2):
         here = store()
         for name in ("a.safetensors", "b.safetensors"):

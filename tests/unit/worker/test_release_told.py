@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from comfy_serverless.handlers import sagemaker_server, wiring
+from comfy_serverless.handlers import wiring
 from comfy_serverless.handlers.sagemaker_server import SageMakerServer
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.observability import emit, log, name_release
@@ -90,5 +90,5 @@ def test_results_of_this_release_and_of_those_before_are_read() -> None:
 def test_a_ping_tells_it(monkeypatch: pytest.MonkeyPatch, version: str, told: dict[str, str]) -> None:
     server = SageMakerServer.__new__(SageMakerServer)
     monkeypatch.setattr(server, "watch", SimpleNamespace(health=Health.HEALTHY), raising=False)
-    monkeypatch.setattr(sagemaker_server.wiring, "settings", lambda: Settings(release_version=version))
+    monkeypatch.setattr(wiring, "settings", lambda: Settings(release_version=version))
     assert server.ping() == (200, {"status": "healthy", **told})

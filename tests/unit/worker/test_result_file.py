@@ -140,8 +140,8 @@ def test_whether_s3_fails_or_refuses_decides_whether_to_try_again(
 
 
 def refuse(code: str, status: int) -> None:
-    response = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    raise ClientError(response, "Request")  # type: ignore[arg-type]
+    response: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    raise ClientError(response, "Request")
 
 
 def on_result(here: World, act: Callable[[dict[str, Any]], None]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import Output
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.settings import Settings
@@ -125,7 +126,8 @@ def test_no_output_can_take_the_place_of_a_thumbnail(s3: S3Client, thumbnails: T
     for index, output in enumerate(done):
         assert output.thumb_uri is not None
         key = output.thumb_uri.removeprefix(f"s3://{OUT}/")
-        assert Image.open(s3.get_object(Bucket=OUT, Key=key)["Body"]).size == (10 + index, 10)  # type: ignore[arg-type]
+        content = s3.get_object(Bucket=OUT, Key=key)["Body"].read()
+        assert Image.open(io.BytesIO(content)).size == (10 + index, 10)
 
 
 def test_the_key_of_a_thumbnail_fits_whatever_the_names() -> None:
@@ -158,9 +160,9 @@ def test_what_a_child_answers_that_was_taken_over_is_not_stored(
 
 def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(thumbnails: Thumbnails, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    thumbnail = thumbnails.begin(made(path=tmp_path / "a.png"), module.S3Address(OUT, "j/9/a.png"))
+    thumbnail = thumbnails.begin(made(path=tmp_path / "a.png"), S3Address(OUT, "j/9/a.png"))
     assert thumbnail.address(until=time.monotonic() + LONG_S) is None
-    gone = thumbnails.begin(made(path=tmp_path / "gone.png"), module.S3Address(OUT, "j/9/b.png"))
+    gone = thumbnails.begin(made(path=tmp_path / "gone.png"), S3Address(OUT, "j/9/b.png"))
     assert gone.address(until=time.monotonic() + LONG_S) is None
 
 
@@ -261,7 +263,7 @@ def test_the_jobs_of_many_threads_get_their_own(s3: S3Client, thumbnails: Thumbn
                     continue
                 assert output.thumb_uri == f"s3://{OUT}/job-{number}/9/thumbs/{index}.png.webp"
                 body = s3.get_object(Bucket=OUT, Key=output.thumb_uri.removeprefix(f"s3://{OUT}/"))["Body"]
-                assert Image.open(body).size == (10 + number, 10 + index)  # type: ignore[arg-type]
+                assert Image.open(io.BytesIO(body.read())).size == (10 + number, 10 + index)
 
 
 def test_without_a_bucket_or_with_the_setting_off_there_is_none(s3: S3Client, thumbnails: Thumbnails) -> None:

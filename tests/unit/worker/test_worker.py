@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from comfy_serverless.connector.facts import Timings
 from comfy_serverless.errors import (
     Canceled,
+    ComfyError,
     DeadlineExceeded,
     DeliveryFailed,
     EngineCrashed,
@@ -141,7 +142,9 @@ def test_a_canceled_job_is_canceled(world: Worlds) -> None:
         ({"job_id": "no spaces"}, InvalidRequest, "job_id"),
     ],
 )
-def test_a_refused_request_is_not_run(world: Worlds, fields: dict[str, Any], kind: type, message: str) -> None:
+def test_a_refused_request_is_not_run(
+    world: Worlds, fields: dict[str, Any], kind: type[ComfyError], message: str
+) -> None:
     here = world()
     outcome = here.run(request(**fields))
     assert isinstance(outcome.error, kind)

@@ -367,7 +367,7 @@ def in_editor(*, mode: int = 0, control: str = "randomize", linear: list[Any] | 
     return workflow
 
 
-NOISE = {
+NOISE: dict[str, Any] = {
     "Noise": {
         "input": {"required": {"seed": ["INT", {"min": 0, "max": 2**64 - 1, "control_after_generate": True}]}},
         "output": ["NOISE"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ LATER = {
 WHOLE = {**GRAPH, "8": {"class_type": "Style", "inputs": {"style": "ink", "text": "a fox"}}}
 
 
-def pushed_early(*names: str, **changes: object) -> Version:
+def pushed_early(*names: str, **changes: Any) -> Version:
     """A version that was pushed before any worker had told of its nodes."""
     places = {"style": "8", "text": "8"}
     inputs = (described(WHOLE, None, [(places.get(name, "3"), name)], name=name) for name in names)

@@ -197,7 +197,7 @@ def test_a_named_input_whose_target_is_gone_breaks_though_comfyui_takes_the_grap
 
 def test_choices_that_callers_know_and_that_changed_warn(workers: dict[str, Any]) -> None:
     choices = tuple(workers["KSampler"]["input"]["required"]["sampler_name"][0])
-    named = {"name": "sampler", "targets": ("3.sampler_name",), "kind": InputKind.CHOICE}
+    named: dict[str, Any] = {"name": "sampler", "targets": ("3.sampler_name",), "kind": InputKind.CHOICE}
     assert found(version(inputs=(NamedInput(**named, choices=choices),)), workers) == []
     more = only(version(inputs=(NamedInput(**named, choices=(*choices, "old_one")),)), workers)
     assert (more.kind, more.severity, more.name) == (Kind.CHOICES, Severity.WARNS, "sampler")

@@ -46,7 +46,7 @@ def test_values_go_to_set_files_to_inputs_and_labels_say_what_runs() -> None:
     assert request.values == {"6.text": "a red fox", "3.steps": 8}
     assert request.inputs == {"10.image": PICTURE}
     assert request.metadata == {"user": "42", "workflow": "poster", "version": "3"}
-    assert apply_set(request.workflow, request.values)["6"]["inputs"]["text"] == "a red fox"  # type: ignore[arg-type]
+    assert apply_set(request.workflow, request.values)["6"]["inputs"]["text"] == "a red fox"
 
 
 def test_nothing_given_leaves_the_graph_as_it_is() -> None:

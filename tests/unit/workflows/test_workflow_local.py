@@ -79,12 +79,14 @@ def test_values_go_where_their_names_say_and_files_to_comfyui(folder: Path, tmp_
 
 
 def test_addresses_are_taken_beside_names(folder: Path) -> None:
-    prompt = here(folder, steps=4, **{"KSampler.seed": 9})["prompt"]
+    at_nodes: dict[str, Any] = {"KSampler.seed": 9}
+    prompt = here(folder, steps=4, **at_nodes)["prompt"]
     assert prompt["3"]["inputs"] == {"seed": 9, "steps": 4}
 
 
 def test_what_the_editor_saved_is_converted_and_goes_along(folder: Path) -> None:
-    found = here(folder, "saved", **{"The canvas.color": 7})
+    at_nodes: dict[str, Any] = {"The canvas.color": 7}
+    found = here(folder, "saved", **at_nodes)
     assert found["prompt"]["1"]["inputs"]["color"] == 7
     assert found["extra_data"]["extra_pnginfo"]["workflow"] == editor_samples.plain(prefix="x")
 

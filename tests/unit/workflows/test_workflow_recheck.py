@@ -16,6 +16,7 @@ from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
 from comfy_serverless.workflows import image_files, recheck
 from comfy_serverless.workflows.deployed import Deployed
+from comfy_serverless.workflows.doctor import examined
 from comfy_serverless.workflows.finding import Finder
 from comfy_serverless.workflows.image_files import ImageFiles
 from comfy_serverless.workflows.reader import WorkflowReader
@@ -117,7 +118,7 @@ def test_a_round_goes_on_where_it_was_and_finds_the_same_in_small_steps(api: Api
     for owner, name in itertools.product(("team", "other"), names):
         assert push(api, name, owner=owner).status == 201
     tell(api, checks, without("EmptyImage"))
-    seen = []
+    seen: list[tuple[str, str]] = []
     while not seen or not state_of(checks).is_over:
         assert one_at_a_time(checks) in (None, 8)
         seen.append((state_of(checks).owner, state_of(checks).name))
@@ -152,14 +153,13 @@ def test_a_check_that_never_ends_is_passed_over_and_the_others_are_done(
     for name in ("a", "bomb", "c"):
         assert push(api, name).status == 201
     tell(api, checks, without("EmptyImage"))
-    plain = recheck.examined
 
-    def examined(heads: Any, *more: Any) -> Any:
+    def unless_bomb(heads: Any, *more: Any) -> Any:
         if heads[0].name == "bomb":
             raise MemoryError  # as if the function had died: nothing is written behind it
-        return plain(heads, *more)
+        return examined(heads, *more)
 
-    monkeypatch.setattr(recheck, "examined", examined)
+    monkeypatch.setattr(recheck, "examined", unless_bomb)
     deaths = 0
     while True:
         try:
@@ -180,11 +180,11 @@ def test_two_functions_at_once_do_not_do_the_same(
 ) -> None:
     assert push(api).status == 201
     tell(api, checks, OBJECT_INFO)
-    before, steps = type(checks.table).try_update, []
+    before, steps = type(checks.table).try_update, list[str]()
 
     def slow(table: Any, change: Update) -> bool:
         if not steps:
-            steps.append(None)
+            steps.append("first")
             assert checks.go_on(until=FOREVER) == 0, "the other one"
         return before(table, change)
 

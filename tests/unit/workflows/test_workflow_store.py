@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import patch
@@ -215,12 +215,13 @@ def test_owners_are_apart(shared: World) -> None:
     assert said == {"alice": "mine", "bob": "theirs", "alice2": "longer", "": "the operator's"}
     shared.store.retire("bob", "apart")
     assert not head_of(shared, "apart").is_retired
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: shared.store.move("carol", "apart", "live", {1: 1}, by=""),
         lambda: shared.store.rollback("carol", "apart", "live"),
         lambda: shared.store.retire("carol", "apart"),
         lambda: shared.store.drop_alias("carol", "apart", "live"),
-    ):
+    ]
+    for change in changes:
         with pytest.raises(NotFound, match="there is no workflow 'apart'"):
             change()
     assert key_of("operator", "p", 1, "f" * 64).startswith("workflows/owners/operator/")

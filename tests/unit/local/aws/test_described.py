@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 from moto import mock_aws
 from werkzeug.test import Client
@@ -40,7 +41,7 @@ def answered_here(*stacks: str) -> Any:
             def stream(self) -> list[bytes]:
                 return [response.data]
 
-        return AWSResponse(request.url, response.status_code, response.headers, Raw())
+        return AWSResponse(str(request.url), response.status_code, HTTPHeaders.from_pairs(response.headers), Raw())
 
     client = cloudformation()
     client.meta.events.register("before-send.cloudformation", answer)

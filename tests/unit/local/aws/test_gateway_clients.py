@@ -9,7 +9,7 @@ import queue
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -73,10 +73,15 @@ class Endless:
             yield tick
 
 
+def gateway(functions: Callable[[Any], Future[Any]], *, port: int) -> GatewayServer:
+    streams: Any = Endless  # of EventStreams only what the gateway calls
+    return GatewayServer(Gateway(functions, may_everything, Functions(), streams), port=port)
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
     number = free_port()
-    server = GatewayServer(Gateway(Functions(), may_everything, Functions(), Endless), port=number)
+    server = gateway(Functions(), port=number)
     server.start()
     yield number
     server.stop()
@@ -122,7 +127,7 @@ class Slow:
 
 def test_files_of_the_console_take_one_process_whatever_a_browser_asks_at_once() -> None:
     slow, number = Slow(), free_port()
-    server = GatewayServer(Gateway(slow, may_everything, Functions(), Endless), port=number)
+    server = gateway(slow, port=number)
     server.start()
     try:
         with contextlib.ExitStack() as clients:

@@ -25,7 +25,12 @@ def test_a_server_that_nobody_asks_looks_often_whether_it_shall_end(monkeypatch:
 
     monkeypatch.setattr("socketserver._ServerSelector", Selector)
     with LocalServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        thread = threading.Thread(target=lambda: has_waited.wait(PATIENCE_S) and server.shutdown())
+
+        def end() -> None:
+            if has_waited.wait(PATIENCE_S):
+                server.shutdown()
+
+        thread = threading.Thread(target=end)
         thread.start()
         server.serve_forever()
         thread.join(PATIENCE_S)

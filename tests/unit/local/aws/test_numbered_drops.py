@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import boto3
 from moto import mock_aws
@@ -11,7 +11,7 @@ from moto import mock_aws
 from comfy_serverless.handlers.envelopes import contents_of
 from local.aws.numbered_drops import numbered_drops
 
-REGION = "eu-central-1"
+REGION: Final = "eu-central-1"
 
 
 def written_twice(*, is_versioned: bool) -> list[Any]:

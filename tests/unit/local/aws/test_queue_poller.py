@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 from local.aws.queue_poller import QueuePoller
@@ -66,7 +67,10 @@ def test_an_invocation_that_runs_is_waited_for_and_its_message_is_deleted() -> N
 
 
 def test_a_failed_invocation_leaves_its_message_and_the_next_is_taken() -> None:
-    queue, times = Queue(), []
+    queue, times = Queue(), list[int]()
+
+    def has_tried(number: int) -> bool:
+        return len(times) == number
 
     def invoke(_: object) -> dict[str, Any]:
         times.append(1)
@@ -81,7 +85,7 @@ def test_a_failed_invocation_leaves_its_message_and_the_next_is_taken() -> None:
         assert wait_until(queue.asked.is_set)
         queue.asked.clear()
         queue.comes.set()
-        assert wait_until(lambda number=number: len(times) == number)
+        assert wait_until(partial(has_tried, number))
     assert wait_until(lambda: queue.deleted == ["r"])
     poller.stop()
     queue.comes.set()

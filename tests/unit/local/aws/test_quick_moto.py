@@ -67,6 +67,12 @@ def of_items() -> Iterator[Any]:
             )
         except ClientError as error:
             yield error.response["Error"]
+    values: dict[str, Any] = {
+        ":one": {"N": "2"},
+        ":text": {"S": "y"},
+        ":more": {"L": [{"S": "z"}]},
+        ":set": {"SS": ["y", "z"]},
+    }
     for expression in (
         "SET list[0] = :text, S.S = :text, list = list_append(list, :more) REMOVE list[1], list[2] DELETE texts :set",
         "SET list = list_append(if_not_exists(list, :more), :more), a = :text, b = a, S.deep = :more",
@@ -77,16 +83,7 @@ def of_items() -> Iterator[Any]:
                 TableName=NAME,
                 Key=KEY,
                 UpdateExpression=expression,
-                ExpressionAttributeValues={
-                    name: value
-                    for name, value in {
-                        ":one": {"N": "2"},
-                        ":text": {"S": "y"},
-                        ":more": {"L": [{"S": "z"}]},
-                        ":set": {"SS": ["y", "z"]},
-                    }.items()
-                    if name in expression
-                },
+                ExpressionAttributeValues={name: value for name, value in values.items() if name in expression},
                 ReturnValues="ALL_NEW",
             )["Attributes"]
         except ClientError as error:

@@ -6,12 +6,14 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from comfy_serverless.connector.folders import beside
+from comfy_serverless.connector.folders import beside, link_or_copy
 from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.worker.inputs import cache as cache_module
@@ -177,7 +179,8 @@ class TestKeeping:
         jobs = Jobs(local, work)
         jobs.run(A)
         path = kept(local) / name_of(A, folder="")
-        for spoil in (path.unlink, lambda: rewrite(path, b"half"), lambda: rewrite(path, B)):
+        spoilings: list[Callable[[], None]] = [path.unlink, lambda: rewrite(path, b"half"), lambda: rewrite(path, B)]
+        for spoil in spoilings:
             spoil()
             jobs.run(A)
             assert path.read_bytes() == A
@@ -187,7 +190,12 @@ class TestKeeping:
     ) -> None:
         taken: list[Path] = []
         take = InputCache._take
-        monkeypatch.setattr(InputCache, "_take", lambda *given: taken.append(given[2]) or take(*given))
+
+        def noted(cache: InputCache, entry: Any, file: Path) -> None:
+            taken.append(file)
+            take(cache, entry, file)
+
+        monkeypatch.setattr(InputCache, "_take", noted)
         jobs = Jobs(local, work)
         with ThreadPoolExecutor(8) as pool:
             held = list(pool.map(lambda _: jobs.bring(A), range(16)))
@@ -258,12 +266,10 @@ class TestRoom:
     def test_a_full_disk_is_emptied_of_what_nobody_holds(
         self, local: LocalFolder, work: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        link = cache_module.link_or_copy
-
         def with_room_for_two(source: Path, target: Path) -> None:
             if target.parent == kept(local) and len(kept_names(local)) >= 2:
                 raise OSError(28, "No space left on device")
-            link(source, target)
+            link_or_copy(source, target)
 
         monkeypatch.setattr(cache_module, "link_or_copy", with_room_for_two)
         jobs = Jobs(local, work)

@@ -8,7 +8,7 @@ import pytest
 from botocore.stub import Stubber
 
 from comfy_serverless.errors import AssetUnavailable, ComfyError, InvalidWorkflow, MissingAsset
-from comfy_serverless.worker.inputs.fetcher import MAX_INPUTS
+from comfy_serverless.worker.inputs.plan import MAX_INPUTS
 from tests.unit.hostile_server import HostileServer
 from tests.unit.input_world import InputFolder, Prepare, data_url, graph, name_of, picture
 
