@@ -98,7 +98,9 @@ def of_dashboard(body: str | list[Any]) -> list[Watched]:
         before: list[str] = []
         for row in widget["properties"]["metrics"]:
             if isinstance(row[0], dict):
-                namespace, names, metric = _SEARCH.match(row[0]["expression"]).groups()  # type: ignore[union-attr]
+                searched = _SEARCH.match(row[0]["expression"])
+                assert searched is not None, row[0]["expression"]
+                namespace, names, metric = searched.groups()
                 found.append(Watched(namespace, metric, frozenset((name, "*") for name in names.split(","))))
                 continue
             words = [word for word in row if isinstance(word, str)]

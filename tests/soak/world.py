@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import requests
 from botocore.retries.standard import ExponentialBackoff
@@ -112,7 +113,7 @@ def soak_world(folder: Path) -> Iterator[World]:
             local.bucket(bucket)
         proxy = running.enter_context(FaultyS3(local.endpoint_url))
         os.environ.update(local.environment, AWS_ENDPOINT_URL=proxy.endpoint_url)
-        ExponentialBackoff.delay_amount = lambda *_: _PAUSE_S  # type: ignore[method-assign]
+        running.enter_context(patch.object(ExponentialBackoff, "delay_amount", lambda *_: _PAUSE_S))
         command = f"{sys.executable} {ENGINE} --base-directory {folder} --enable-faults --step-ms 5"
         settings = Settings(api_command_line=command, initial_port=22088, stall_s=STALL_S, output_bucket=OUTPUT_BUCKET)
         connector = ComfyConnector(settings=settings)

@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import pytest
+from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from comfy_serverless.api.app import create_app
 from comfy_serverless.handlers import wiring_api
@@ -123,7 +124,7 @@ class ApiWorld:
             event["queryStringParameters"] = dict(parse_qsl(query, keep_blank_values=True))
         if text is not None:
             event["body"] = text
-        answer = self.app.resolve(event, Context())  # type: ignore[arg-type]
+        answer = self.app.resolve(event, cast("LambdaContext", Context()))
         if api_contract.path() is not None:
             content = answer.get("body") or ""
             is_json = content.startswith("{")

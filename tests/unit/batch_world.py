@@ -47,6 +47,13 @@ class Clock:
         return self.now
 
 
+def job_of(message: object) -> JobMessage:
+    """The job that a message of a queue tells a worker to run."""
+    job = JobMessage.parse(json.dumps(message))
+    assert job is not None
+    return job
+
+
 class World:
     """An ingest with everything behind it, a worker that ends jobs, and AWS calls that can be made to fail."""
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from comfy_serverless.fetch.hashes import Get, getting
 from comfy_serverless.fetch.tokens import Tokens
 from comfy_serverless.fetch.web import Network
 from tests.patience import PATIENCE_S
-from tests.unit.hostile_server import make_certificate
+from tests.unit.hostile_server import QuietServer, make_certificate
 
 HF, CIVITAI, CDN, THIEF = "huggingface.co", "civitai.com", "cdn-lfs.hf.example", "thief.example"
 HF_TOKEN, CIVITAI_TOKEN = "hf_secretOfTheOperator", "civitai-secret-of-the-operator"
@@ -72,9 +72,7 @@ class Internet:
             def log_message(self, *args: Any) -> None: ...
 
         certificate = make_certificate(folder / "hosts.pem", HF, CIVITAI, CDN, THIEF, f"{HF}.{THIEF}", f"cdn.{HF}")
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self._server.daemon_threads = True
+        self._server = QuietServer(("127.0.0.1", 0), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)

@@ -15,13 +15,14 @@ import pytest
 from comfy_serverless import tracing
 from comfy_serverless.connector.facts import NodeSpan, Timings
 from comfy_serverless.errors import NodeExecutionError
+from comfy_serverless.fetch.web import Network
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.settings import Settings
 from comfy_serverless.webhooks.calls import WebhookCaller
 from comfy_serverless.worker.journal import Journal
-from comfy_serverless.worker.worker import Call, Worker
+from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.batch_world import World as BatchWorld
 from tests.unit.batch_world import manifest
@@ -70,7 +71,9 @@ def work(api: ApiWorld, engine: FakeEngine | None = None) -> list[JobMessage]:
         journal = Journal(api.services.jobs, api.services.workers, api.services.care.webhook_queue)
         for job in jobs:
             assert job is not None
-            journal.run(worker, job, Call(is_heard=False)).release()  # type: ignore[union-attr]
+            outcome = journal.run(worker, job, Call(is_heard=False))
+            assert isinstance(outcome, Outcome)
+            outcome.release()
     return [job for job in jobs if job is not None]
 
 
@@ -82,7 +85,7 @@ def call_webhooks(api: ApiWorld) -> list[dict[str, str]]:
         sent.append(headers)
         return 200
 
-    caller = WebhookCaller(api.services.jobs, Links(api.s3, 60), None)  # type: ignore[arg-type]
+    caller = WebhookCaller(api.services.jobs, Links(api.s3, 60), Network())
     with patch("comfy_serverless.webhooks.calls.post", post):
         for message in api.messages(api.webhook_queue_url):
             caller.call(message["job"])

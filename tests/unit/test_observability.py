@@ -24,7 +24,9 @@ PACKAGE = Path(__file__).parents[2] / "lambda" / "comfy_serverless"
 def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Returns what has been logged, as it is on AWS."""
     written: list[str] = []
-    stream = log.registered_handler.stream  # type: ignore[attr-defined]
+    handler = log.registered_handler
+    assert isinstance(handler, logging.StreamHandler)
+    stream = handler.stream
 
     class Stream:
         def write(self, text: str) -> None:
@@ -33,9 +35,9 @@ def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
         def flush(self) -> None:
             pass
 
-    log.registered_handler.stream = Stream()  # type: ignore[attr-defined]
+    handler.stream = Stream()
     yield lambda: [json.loads(text) for text in "".join(written).splitlines()]
-    log.registered_handler.stream = stream  # type: ignore[attr-defined]
+    handler.stream = stream
 
 
 Lines = Callable[[], list[dict[str, Any]]]

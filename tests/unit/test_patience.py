@@ -110,8 +110,8 @@ def test_a_stall_of_another_process_is_seen(stall: str) -> None:
         assert clock() - begun > 0.5
 
 
-def test_a_row_of_the_fault_matrix_still_fails_when_its_outcome_is_late(tmp_path: os.PathLike[str]) -> None:
-    world = World(tmp_path, Row("it is late", None, "", 0.3), lambda _: None)  # type: ignore[arg-type]  # a Path
+def test_a_row_of_the_fault_matrix_still_fails_when_its_outcome_is_late(tmp_path: Path) -> None:
+    world = World(tmp_path, Row("it is late", None, "", 0.3), lambda _: None)
     try:
         begun = world.clock()
         time.sleep(0.5)

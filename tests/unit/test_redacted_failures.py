@@ -46,8 +46,9 @@ def shown_as_they_are(name: str, code: ast.AST) -> Iterator[int]:
     """The lines that make a text of it, and do not give that to `redacted`."""
     if isinstance(code, ast.Call) and names_in(code.func) & {"redacted"}:
         return
-    is_text = isinstance(code, ast.Call) and names_in(code.func) & {"str", "repr"} and code.args
-    made_of = code.value if isinstance(code, ast.FormattedValue) else code.args[0] if is_text else None  # type: ignore[attr-defined]
+    made_of = code.value if isinstance(code, ast.FormattedValue) else None
+    if isinstance(code, ast.Call) and names_in(code.func) & {"str", "repr"} and code.args:
+        made_of = code.args[0]
     if isinstance(made_of, ast.Name) and made_of.id == name:
         yield made_of.lineno
     for child in ast.iter_child_nodes(code):

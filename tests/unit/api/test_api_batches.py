@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_item import job_pk
 from tests.unit.owned_batches import ASSETS, GRAPH, LOADS, RESULTS, URL, Batches, batches_world, line
 
@@ -292,8 +293,10 @@ def test_first_failures_have_their_lines_while_it_runs(world: Batches) -> None:
     world.post({"name": "runs", "manifest": text, "force": True})
     world.follow_orders()
     stays = world.messages(world.urls["batches"])
+    workers = world.services.workers
+    assert isinstance(workers, Queues)
     for message in stays[:2]:
-        world.services.workers.batches.send(json.dumps(message), tenant="team")  # type: ignore[attr-defined]
+        workers.batches.send(json.dumps(message), tenant="team")
     world.work(failing=frozenset({1}))
     world.look("runs")
     now = world.get("runs")

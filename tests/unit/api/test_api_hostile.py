@@ -212,10 +212,10 @@ def test_a_workflow_that_names_files_without_end_is_refused_before_they_are_look
     "name", ["../output/x.png", "/etc/passwd", "a/../../b.png", "..\\temp\\x.png", "C:\\x.png", "../temp/x.png [input]"]
 )
 def test_a_file_name_that_leads_out_of_the_input_folder_is_refused(name: str) -> None:
-    graph = {"1": {"class_type": "LoadImage", "inputs": {"image": name}}}
+    graph: dict[str, Any] = {"1": {"class_type": "LoadImage", "inputs": {"image": name}}}
     assert list(names_of_others(graph)) == [("1", "image", f"{name!r} is not in ComfyUI's input folder")]
     for harmless in ("a.png", "sub/a..b.png", "s3://bucket/../x", "a.png [input]", "data:image/png;base64,/../"):
-        graph["1"]["inputs"]["image"] = harmless  # type: ignore[index]
+        graph["1"]["inputs"]["image"] = harmless
         assert list(names_of_others(graph)) == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -15,6 +15,9 @@ from comfy_serverless.jobs.document import Job, JobStatus, Output
 from comfy_serverless.jobs.output_list import MAX_LINE_BYTES, list_of, read_page
 from tests.unit.api_world import RESULTS, Answer, ApiWorld, api_world
 from tests.unit.jobs.test_links import output
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 COUNT, LISTED = 25, 10
 
@@ -165,5 +168,5 @@ def test_an_endless_line_in_a_list_is_not_read_to_its_end() -> None:
             return {"Body": Body()}
 
     with pytest.raises(InvalidCursor, match="not one of ours"):
-        read_page(S3(), S3Address("partner", "job/outputs.jsonl"), start=0, limit=10)  # type: ignore[arg-type]
+        read_page(cast("S3Client", S3()), S3Address("partner", "job/outputs.jsonl"), start=0, limit=10)
     assert taken <= MAX_LINE_BYTES + 128 * 1024

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -150,11 +151,8 @@ def test_a_completion_that_was_cut_off_while_s3_copied_does_not_begin_anew(api: 
         real(**arguments)
         raise ReadTimeoutError(endpoint_url="https://s3")
 
-    api.services.s3.copy_object = copy_and_vanish  # type: ignore[method-assign]
-    try:
+    with patch.object(api.services.s3, "copy_object", copy_and_vanish):
         assert complete(api, target).status >= 500
-    finally:
-        api.services.s3.copy_object = real  # type: ignore[method-assign]
     calls.clear()
     assert complete(api, target).status == 201
     assert calls["CopyObject"] == 0

@@ -160,7 +160,9 @@ def test_a_line_of_a_batch_runs_again_with_its_values_and_its_version(world: Bat
         assert answer.status == 201, answer.text
         (made,) = sent(world)
         assert made[1] == {**request, "job_id": answer.json["id"]}
-        assert world.services.jobs.read_alone(answer.json["id"]).batches == frozenset()  # type: ignore[union-attr]
+        state = world.services.jobs.read_alone(answer.json["id"])
+        assert state is not None
+        assert state.batches == frozenset()
     assert {request["metadata"].get("version") for _, request in jobs} == {None, "1"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -167,7 +168,9 @@ def test_the_document_holds_few_whole_workflows_at_once(api: ApiWorld, monkeypat
     held = HeldVersions(monkeypatch, lookup, made_by=made_by, of=12)
     assert len(own_paths(described(api, key_of(api, "team")))) == 12
     assert len(held.at_once) == 12
-    assert max(held.at_once) <= api.services.beside._max_workers  # type: ignore[attr-defined]
+    beside = api.services.beside
+    assert isinstance(beside, ThreadPoolExecutor)
+    assert max(held.at_once) <= beside._max_workers
 
 
 def test_what_an_author_writes_is_text_and_nothing_else(api: ApiWorld) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from comfy_serverless.aws.s3 import Pin, PinnedAddress, S3Address
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.fetch.sources import Access, S3Source, Unusable, parse
+from comfy_serverless.fetch.sources import Access, S3Source, Stream, Unusable, parse
 from comfy_serverless.handlers.envelopes import contents_of
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
@@ -41,6 +42,10 @@ def workflows(tmp_path: Path) -> Path:
 def world(workflows: Path) -> Iterator[batch_world.World]:
     with aws() as session:
         yield batch_world.World(session, workflows_dir=workflows)
+
+
+def nowhere(url: str, deadline: float) -> AbstractContextManager[Stream]:
+    raise AssertionError(url)
 
 
 def keep_versions(s3: S3Client, bucket: str) -> None:
@@ -219,7 +224,7 @@ def test_the_worker_asks_for_the_picture_that_was_dropped(
     address = here.inputs.calls[0]["inputs"]["7.image"]
     assert address.endswith(f"?versionId={put['VersionId']}" if is_versioned else f"?etag={etag}")
     source = parse(address)
-    access = Access(s3=here.s3, open_web=None, allowed_buckets=(), max_bytes=1000)  # type: ignore[arg-type]
+    access = Access(s3=here.s3, open_web=nowhere, allowed_buckets=(), max_bytes=1000)
     if is_versioned:
         with source.open(access, deadline=0) as stream:
             assert b"".join(stream.chunks) == b"red"

@@ -27,7 +27,7 @@ from comfy_serverless.settings import Settings
 from comfy_serverless.workflows.finding import Finder
 from comfy_serverless.workflows.store import WorkflowStore
 from comfy_serverless.workflows.version import NamedInput, Version
-from tests.unit.batch_world import ASSETS, World, ended
+from tests.unit.batch_world import ASSETS, World, ended, job_of
 from tests.unit.jobs_table import aws
 
 OWNER = Settings().drop_owner
@@ -193,7 +193,7 @@ def test_a_retry_and_a_resume_keep_the_version(named: Named) -> None:
     named.live(v2=1)
     assert named.world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
     for message in named.world.messages("batches"):
-        assert named.world.journal.hold_back(JobMessage.parse(json.dumps(message)))  # type: ignore[arg-type]
+        assert named.world.journal.hold_back(job_of(message))
     assert named.world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
     named.world.keeper.resume(batch.id, until=float("inf"))
     found = named.jobs()
@@ -230,7 +230,7 @@ def test_a_file_of_the_image_is_not_taken_for_a_workflow_that_is_pushed_meanwhil
     named.push("portrait", steps=9)
     (message,) = named.world.messages("batches")
     assert "version" not in message, "workers of every release know it"
-    request = JobMessage.parse(json.dumps(message)).read(s3=named.world.s3, settings=Settings())  # type: ignore[union-attr]
+    request = job_of(message).read(s3=named.world.s3, settings=Settings())
     assert (request.workflow, version_of(request)) == ("portrait.json", 1)
     whole = expanded(named.finder, request, owner=OWNER, key="x")
     assert whole.metadata["version"] == "0"

@@ -19,12 +19,11 @@ from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.jobs.document import JobError
 from comfy_serverless.jobs.line_ids import asks_for_chance
 from comfy_serverless.jobs.lines import lines_of
-from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, JobRequest
 from comfy_serverless.jobs.stored_request import request_at, request_of
 from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.settings import Settings
-from tests.unit.batch_world import DROPS, World, ended
+from tests.unit.batch_world import DROPS, World, ended, job_of
 from tests.unit.fakes import files_in
 from tests.unit.jobs_table import aws
 
@@ -76,8 +75,7 @@ def run(world: World, error: ComfyError | None = None) -> list[str]:
     """Run all jobs whose messages wait, as a worker that reads their requests does."""
     ran = []
     for body in world.messages("batches"):
-        job = JobMessage.parse(json.dumps(body))
-        assert job is not None
+        job = job_of(body)
         assert job.read(s3=world.s3, settings=Settings()).job_id == job.job_id
         if world.journal.hold_back(job):
             continue
@@ -246,5 +244,5 @@ def test_the_last_release_finds_the_request_of_such_a_line_and_a_pause_holds_it(
         body = world.s3.get_object(Bucket=at.bucket, Key=key)["Body"].read()[offset : offset + length]
         assert json.loads(body)["job_id"] == message["job"], "it makes no id by itself then"
     world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
-    held = [world.journal.hold_back(JobMessage.parse(json.dumps(message))) for message in messages]  # type: ignore[arg-type]
+    held = [world.journal.hold_back(job_of(message)) for message in messages]
     assert held == [True, True]

@@ -260,9 +260,7 @@ def test_whatever_ends_the_command_its_container_is_removed(
 def test_a_container_is_removed_even_if_the_signal_comes_while_it_is_being_started(
     hanging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    popen = subprocess.Popen
-
-    class Interrupted(popen):  # type: ignore[misc,valid-type]
+    class Interrupted(subprocess.Popen[Any]):
         def __init__(self, command: Sequence[str], **options: Any) -> None:
             super().__init__(command, **options)
             if "run" in command:

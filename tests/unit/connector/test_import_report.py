@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,7 @@ def test_names_are_bounded(tmp_path: Path) -> None:
     assert len(declared_classes(tmp_path)) == 2000
 
 
-def explained_with(*lost: NotImported) -> tuple[str, dict[str, object]]:
+def explained_with(*lost: NotImported) -> tuple[str, dict[str, Any]]:
     graph = {"1": {"class_type": "Lost", "inputs": {}}, "2": {"class_type": "SaveImagee", "inputs": {}}}
     error = explained(refusal(UNKNOWN, {}), graph, {"Lost": None, "SaveImagee": None}, ["SaveImage"], lost)
     return error.message, error.details
@@ -171,7 +172,7 @@ def test_the_job_that_misses_a_class_hears_of_which_pack_it_is_and_why_that_did_
 def test_a_message_names_ten_packs_at_most() -> None:
     message, details = explained_with(*(NotImported(f"p{number}", "x") for number in range(50)))
     assert "p9 (x) and 40 more" in message
-    assert len(details["not_imported"]) == 50  # type: ignore[arg-type]
+    assert len(details["not_imported"]) == 50
 
 
 def test_without_lost_packs_an_error_is_as_before() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -514,10 +515,10 @@ def test_what_cannot_be_removed_is_not_copied_again_at_each_change(
     world.write("input/mask.png")
     unlink = os.unlink
 
-    def refused(path: str | Path, **arguments: object) -> None:
+    def refused(path: str | Path, **arguments: Any) -> None:
         if str(path) == str(world.base / "input/mask.png"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        unlink(path, **arguments)  # type: ignore[arg-type]
+        unlink(path, **arguments)
 
     monkeypatch.setattr(os, "unlink", refused)
     for owner in ("bob", "alice", "bob"):

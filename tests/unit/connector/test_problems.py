@@ -246,8 +246,12 @@ def test_what_comfyui_has_looked_at_is_not_called_wrong_by_us() -> None:
         "1": {"class_type": "Picky", "inputs": {"mode": "its own"}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
     }
-    missing = {"type": "required_input_missing", "message": "Required input is missing", "details": "filename_prefix"}
-    missing["extra_info"] = {"input_name": "filename_prefix"}  # type: ignore[assignment]
+    missing = {
+        "type": "required_input_missing",
+        "message": "Required input is missing",
+        "details": "filename_prefix",
+        "extra_info": {"input_name": "filename_prefix"},
+    }
     said = {"2": {"errors": [missing], "dependent_outputs": ["2"], "class_type": "SaveImage"}}
     assert explained(refusal(VALIDATION, said), graph, nodes, ()).details["node_errors"] == said
     # An exception kept it from looking.
@@ -261,8 +265,12 @@ def test_what_comfyui_has_looked_at_is_not_called_wrong_by_us() -> None:
 def test_comfyuis_own_errors_get_what_was_meant(nodes: dict[str, Any]) -> None:
     graph = text_to_image()
     graph["3"]["inputs"]["scheduler"] = "Karas"
-    theirs = {"type": "value_not_in_list", "message": "Value not in list", "details": "scheduler: 'Karas' not in [...]"}
-    theirs["extra_info"] = {"input_name": "scheduler", "received_value": "Karas"}  # type: ignore[assignment]
+    theirs = {
+        "type": "value_not_in_list",
+        "message": "Value not in list",
+        "details": "scheduler: 'Karas' not in [...]",
+        "extra_info": {"input_name": "scheduler", "received_value": "Karas"},
+    }
     said = {"3": {"errors": [theirs], "dependent_outputs": ["9"], "class_type": "KSampler"}}
     error = explained(refusal(VALIDATION, said), graph, declared(nodes, graph), ())
     assert error.message == (

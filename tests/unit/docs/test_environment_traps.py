@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,6 @@ def test_there_are_more_than_ten() -> None:
 
 
 @pytest.mark.parametrize(("file", "trap", "quoted"), ROWS, ids=[trap for _, trap, _ in ROWS])
-def test_a_trap_says_what_the_page_says_that_it_says(file: object, trap: str, quoted: list[str]) -> None:
-    said = [text.replace("`", "") for text in broken.recorded(file).values()]  # type: ignore[arg-type]
+def test_a_trap_says_what_the_page_says_that_it_says(file: Path, trap: str, quoted: list[str]) -> None:
+    said = [text.replace("`", "") for text in broken.recorded(file).values()]
     assert any(all(part.strip() in text for part in quoted) for text in said), quoted

@@ -23,6 +23,13 @@ INDEX: dict[str, dict[str, list[str]]] = {
 }
 
 
+def name_of(line: str) -> str:
+    """The library that a line asks for."""
+    requirement = requirement_of(line)
+    assert requirement is not None
+    return normalized(requirement.name)
+
+
 class Small:
     """Tries every combination of versions. It speaks like uv."""
 
@@ -37,7 +44,7 @@ class Small:
 
     def check(self, question: Question) -> dict[str, str]:
         self.asked += 1
-        overrides = {normalized(requirement_of(line).name): line for line in question.overrides}  # type: ignore[union-attr]
+        overrides = {name_of(line): line for line in question.overrides}
         lines = [line.requirement for line in question.lines]
         missing = [line.name for line in question.lines if line.name not in self.index and line.name not in overrides]
         if missing:
@@ -58,7 +65,7 @@ class Small:
     def _holds(self, lines: list[str], chosen: dict[str, str], overrides: dict[str, str]) -> bool:
         wanted = [*lines, *(need for name, version in chosen.items() if version for need in self.index[name][version])]
         for line in wanted:
-            name = normalized(requirement_of(line).name)  # type: ignore[union-attr]
+            name = name_of(line)
             line = overrides.get(name, line)
             if "never" in line:
                 continue
@@ -68,7 +75,7 @@ class Small:
 
 
 def line(source: str, text: str) -> Declared:
-    return Declared(source, "requirements.txt", 1, text, normalized(requirement_of(text).name), text)  # type: ignore[union-attr]
+    return Declared(source, "requirements.txt", 1, text, name_of(text), text)
 
 
 def explained(*lines: Declared, resolver: Small | None = None) -> list[tuple[list[str], str | None]]:

@@ -154,7 +154,9 @@ SPECS: list[Any] = [[], [None], [{}], 5, ["INT", "no options"]]
     ],
 )
 def test_a_declaration_of_any_shape_is_read(declaration: Any) -> None:
-    assert declared_input(declaration, "x") in (None, Takes("INT", declared_input(DECLARATION, "seed").kind))  # type: ignore[union-attr]
+    whole = declared_input(DECLARATION, "seed")
+    assert whole is not None
+    assert declared_input(declaration, "x") in (None, Takes("INT", whole.kind))
 
 
 def test_json_is_put_in_as_it_is() -> None:
