@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from comfy_serverless.connector.births import birth_s
-from comfy_serverless.connector.made_files import TICK_S, WRITTEN, Remembered
+from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, WRITTEN, Remembered
 from comfy_serverless.connector.real_paths import make_writable, remove_tree, walk
 from comfy_serverless.connector.standing import Standing
 from comfy_serverless.graph.file_inputs import own_folders
@@ -182,7 +182,8 @@ class LateFiles:
             self._since_s, folders = last.since_s, set[str]()
             came_after = {_identity(s) for _, s in self._since(roots, seen=folders) if s.st_ctime > last.until_s}
             self._before = came_after | last.before
-            self._remembered.folders = {path for path in folders if (birth_s(path) or 0.0) < last.since_s}
+            born_s, began_s = {path: birth_s(path) or 0.0 for path in folders}, last.since_s + TICK_S
+            self._remembered.folders = {path for path in folders if not began_s <= born_s[path] <= last.until_s}
         if standing is None:
             standing = Standing(str(folder), own_folders())
         try:
@@ -214,13 +215,15 @@ class LateFiles:
         ]
 
     def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing, keep_in: Path) -> None:
-        late = [path for path, state in self._since(roots) if self._is_late(path, state)]
+        folders = set[str]()
+        late = [path for path, state in self._since(roots, seen=folders) if self._is_late(path, state)]
         others: list[Path] = []
         if not self._is_input_shared():
             for own in own_folders():
                 make_writable(input_folder / own)
             others = [Path(path) for path in standing.others()]
         if not late and not others:
+            self._remove_empty(folders, roots)
             return
         kept_before = set(self._kept())
         if moved := [path for path in late if self.move_out(path, keep_in)]:
@@ -229,8 +232,7 @@ class LateFiles:
                 "They were moved to %s before another owner's run: %s",
                 *(len(moved), keep_in, _shown(moved, roots)),
             )
-        for path in moved:
-            self._remove_empty(path.parent, roots)
+        self._remove_empty(folders, roots)
         if brought := [path for path in others if self.move_out(path, keep_in)]:
             logger.warning(
                 "%d files or folders came into ComfyUI's input folder while jobs of one owner were there. They were "
@@ -270,14 +272,15 @@ class LateFiles:
             return False
         return True
 
-    def _remove_empty(self, folder: Path, roots: Iterable[Path]) -> None:
-        """Remove the folders on a file's way that are empty now, and as new: their names may tell something."""
-        while folder not in roots and str(folder) not in self._remembered.folders:
-            try:
-                folder.rmdir()
-            except OSError:
-                return
-            folder = folder.parent
+    def _remove_empty(self, folders: set[str], roots: Iterable[Path]) -> None:
+        """Remove those folders that are empty now, and as new: their names may tell something.
+
+        The folder of all runs stays: the next one would make it again.
+        """
+        stay = {str(path) for root in roots for path in (root, root / JOBS_FOLDER)}
+        for folder in sorted(folders - self._remembered.folders - stay, key=len, reverse=True):
+            with suppress(OSError):  # something is in it
+                Path(folder).rmdir()
 
     def _kept(self) -> list[Path]:
         """What is kept, the newest first."""
