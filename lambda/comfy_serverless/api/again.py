@@ -148,7 +148,7 @@ def _is_line_as_it_came(state: JobState) -> bool:
 def _with_graph(request: JobRequest, state: JobState, behind: Services) -> JobRequest:
     """The request with the graph of the version that its line was pinned to. Raises NotFound if that is gone."""
     try:
-        return expanded(behind.named, request, owner=state.owner, key=state.id)
+        return expanded(behind.named, request, owner=state.owner, key=state.id, was_taken=_was_judged(state))
     except InvalidRequest as error:
         raise _gone(state, error) from error
 

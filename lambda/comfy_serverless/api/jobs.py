@@ -146,7 +146,7 @@ def _submitted(address: S3Address, state: JobState, behind: Services) -> dict[st
         if not isinstance(given, str):
             return given
         request = JobRequest.parse({"workflow": given})
-    return expanded(behind.named, request, owner=state.owner, key=state.id).workflow
+    return expanded(behind.named, request, owner=state.owner, key=state.id, was_taken=True).workflow
 
 
 @router.post(

@@ -182,7 +182,7 @@ def problems_of(refusal: ComfyError | None) -> list[Problem]:
 def _entry(head: Head) -> dict[str, Any]:
     return {
         "name": head.name,
-        "source": SHARED if head.owner == OPERATOR else OWN,
+        "source": SHARED if head.is_shared else OWN,
         "title": head.title,
         "latest": head.latest,
         "aliases": aliases_json(head),

@@ -240,7 +240,7 @@ class BatchReader:
         behind, job_id = self.behind(), str(asked.request.job_id)
         request = with_label(asked.request, batch)
         try:
-            whole = expanded(named, request, owner=batch.owner, key=job_id)
+            whole = expanded(named, request, owner=batch.owner, key=job_id, was_taken=True)
             document = json.loads(runnable(whole, batch.owner, behind, job_id=job_id).to_bytes())
         except ComfyError as error:
             if error.retryable:

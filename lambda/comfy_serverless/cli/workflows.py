@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.cli import workflow_doctor
+from comfy_serverless.cli import workflow_doctor, workflow_sharing
 from comfy_serverless.cli.habits import (
     add_command,
     one_line,
@@ -104,6 +104,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_reference(client)
     client.add_argument("--alias", metavar="ALIAS", help="whose version it runs (default: live)")
     client.add_argument("--version", dest="number", type=version_number, metavar="N", help="pin this version instead")
+    workflow_sharing.add_parser(actions)
     workflow_doctor.add_parser(actions)
 
 

@@ -16,7 +16,6 @@ from comfy_serverless.connector.outputs import (
     frame_output,
     identify_node,
     outputs_of_node,
-    places_in,
 )
 from comfy_serverless.connector.progress import Progress, ProgressTracker
 from comfy_serverless.connector.writers import Writers
@@ -66,8 +65,8 @@ class OutputCollector:
         self._cached: frozenset[str] = frozenset()
         self._last_progress: Progress | None = None
         self._announced: set[tuple[str, int]] = set()
-        #: What nodes have shown whose files must be asked for first, and which files; in this order they are taken.
-        self._waiting: deque[tuple[Mapping[str, Any], list[Place]]] = deque()
+        #: What nodes have shown, and whether its files are known; in this order they are taken.
+        self._waiting: deque[tuple[Mapping[str, Any], Callable[[], bool]]] = deque()
         #: What was taken while the run went on: it stays as it was.
         self._settled: dict[str, list[Output]] = {}
         self._by_node: dict[str, list[Output]] = {}
@@ -94,9 +93,8 @@ class OutputCollector:
         elif fact.kind == "execution_cached":
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
         elif fact.kind == "executed" and isinstance(fact.data.get("output"), Mapping):
-            places = places_in(fact.data["output"]) if self._files.must_ask else []
-            self._files.knows(places)  # of all at once, though they are taken one after the other
-            self._waiting.append((fact.data, places))
+            # Of all at once, though they are taken one after the other.
+            self._waiting.append((fact.data, self._files.ask(fact.data["output"])))
         self._take_known()
         if self._tracker is None or self._on_progress is None:
             return
@@ -135,7 +133,7 @@ class OutputCollector:
 
     def _take_known(self) -> None:
         """Take what nodes have shown, as far as nothing must be waited for; the rest with the next event or the end."""
-        while self._waiting and self._files.knows(self._waiting[0][1]):
+        while self._waiting and self._waiting[0][1]():
             data, _ = self._waiting.popleft()
             self._see_outputs(str(data["node"]), data)
 

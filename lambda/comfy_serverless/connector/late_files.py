@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import time
 import uuid
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from comfy_serverless.connector.births import birth_s
-from comfy_serverless.connector.made_files import TICK_S, WRITTEN, Remembered
+from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, WRITTEN, Remembered
 from comfy_serverless.connector.real_paths import make_writable, remove_tree, walk
 from comfy_serverless.connector.standing import Standing
 from comfy_serverless.graph.file_inputs import own_folders
@@ -38,6 +39,8 @@ _SHOWN = 5
 _UNHEARD_S = 3600.0
 #: There is no room for a file, or it is none to be read: a socket.
 _NOT_KEPT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENXIO})
+#: Whose runs cannot be told any more: nobody's name has no letters.
+_UNKNOWN = ""
 
 
 class _Last(NamedTuple):
@@ -62,7 +65,9 @@ class LateFiles:
 
     def __init__(self, root: Path, *, is_input_shared: Callable[[], bool] = lambda: False) -> None:
         self._is_input_shared = is_input_shared
-        self._keep_in = root / "late"
+        self._root, self._keep_in = root, root / "late"
+        #: For what came while nobody knows whose runs these were. Nothing in it makes room for more.
+        self._keep_unknown = root / "unknown"
         self._turn_file, self._standing_file = root / "owner.json", root / "standing.json"
         #: It is there while a run may be going on.
         self._running_file = root / "running"
@@ -91,7 +96,8 @@ class LateFiles:
                 self._tell(None)
             return
         if last is not None:
-            self._move_out(roots, folders["input"].resolve(), self._standing)
+            keep_in = self._keep_in if last.owner != _UNKNOWN else self._keep_unknown
+            self._move_out(roots, folders["input"].resolve(), self._standing, keep_in)
         self._owner, self._since_s, folders_there = whose, time.time() - TICK_S, set[str]()
         self._before = {_identity(state) for _, state in self._since(roots, seen=folders_there)}
         self._remembered.folders = folders_there
@@ -117,21 +123,47 @@ class LateFiles:
             self._tell(time.time())
 
     def _last(self) -> _Last | None:
-        """What is known of the last runs in these folders, of whatever process."""
-        saved = _read(self._turn_file)
+        """What is known of the last runs in these folders, of whatever process. None: there have been none."""
         try:
-            if saved is not None:
-                seen_s, until_s = self._turn_file.stat().st_mtime, saved["until_s"]
-                if until_s is None:
-                    ended_s = seen_s + _UNHEARD_S if self._running_file.exists() else seen_s
-                    until_s = math.inf if time.time() - seen_s < _UNHEARD_S or self._owner is not None else ended_s
-                before = frozenset((int(device), int(inode), int(ns)) for device, inode, ns in saved["before"])
-                return _Last(str(saved["owner"]), float(saved["since_s"]), float(until_s), before)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            logger.warning("whose runs were the last ones cannot be read: %r", error)
-        if self._owner is None:
-            return None
-        return _Last(self._owner, self._since_s, math.inf, frozenset(self._before))
+            return self._noted()
+        except FileNotFoundError:
+            if self._owner is not None:  # it could not be written
+                return _Last(self._owner, self._since_s, math.inf, frozenset(self._before))
+            if not os.path.lexists(self._standing_file):
+                return None
+            logger.warning("whose runs were the last ones is not noted any more: %s", self._what_becomes())
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            logger.warning("whose runs were the last ones cannot be read: %r: %s", error, self._what_becomes())
+        return _Last(_UNKNOWN, self._begun_s(), math.inf, frozenset())
+
+    def _noted(self) -> _Last:
+        """What is noted of the last runs. Raises OSError, or of what is damaged any error that a form can have."""
+        saved, now_s = _read(self._turn_file), time.time()
+        owner, since_s, until_s = saved["owner"], float(saved["since_s"]), saved["until_s"]
+        if until_s is None:
+            seen_s = self._turn_file.stat().st_mtime
+            ended_s = seen_s + _UNHEARD_S if self._running_file.exists() else seen_s
+            until_s = math.inf if now_s - seen_s < _UNHEARD_S or self._owner is not None else ended_s
+        elif not since_s <= float(until_s) < math.inf:
+            raise ValueError(f"until_s is {until_s}, since_s {since_s}")
+        if not 0 < since_s < now_s + _UNHEARD_S or re.fullmatch("[0-9a-f]{32}", owner) is None:
+            raise ValueError(f"since_s is {since_s}, owner {owner!r}")
+        before = frozenset((int(device), int(inode), int(ns)) for device, inode, ns in saved["before"])
+        return _Last(owner, since_s, float(until_s), before)
+
+    def _what_becomes(self) -> str:
+        return (
+            f"files that came since the first ones began are moved to {self._keep_unknown} before the next job, and "
+            "are given to no owner"
+        )
+
+    def _begun_s(self) -> float:
+        """When the first runs in these folders began, or a moment before it, in seconds since the epoch."""
+        with suppress(OSError, KeyError, TypeError, ValueError, RecursionError):
+            noted_s = float(_read(self._standing_file)["noted_s"])
+            if math.isfinite(noted_s):
+                return noted_s - TICK_S
+        return birth_s(self._root) or 0.0
 
     def _tell(self, until_s: float | None) -> None:
         said = {"owner": self._owner, "since_s": self._since_s, "until_s": until_s, "before": [*self._before]}
@@ -139,7 +171,9 @@ class LateFiles:
             _write(self._turn_file, said)
         except OSError as error:
             logger.warning("whose runs these are cannot be noted for other processes: %s", error)
-            self._turn_file.unlink(missing_ok=True)  # what it says is not true any more
+            _remove(self._turn_file)  # what it says is not true any more
+            if os.path.lexists(self._turn_file):
+                raise
 
     def _what_stands(self, folder: Path, last: _Last | None, roots: Iterable[Path]) -> Standing:
         """What the operator has in the input folder, at the first run of this process."""
@@ -148,30 +182,29 @@ class LateFiles:
             self._since_s, folders = last.since_s, set[str]()
             came_after = {_identity(s) for _, s in self._since(roots, seen=folders) if s.st_ctime > last.until_s}
             self._before = came_after | last.before
-            self._remembered.folders = {path for path in folders if (birth_s(path) or 0.0) < last.since_s}
+            born_s, began_s = {path: birth_s(path) or 0.0 for path in folders}, last.since_s + TICK_S
+            self._remembered.folders = {path for path in folders if not began_s <= born_s[path] <= last.until_s}
         if standing is None:
             standing = Standing(str(folder), own_folders())
         try:
             _write(self._standing_file, {"folder": str(folder), **standing.as_saved()})
         except OSError as error:
             logger.warning("what is in ComfyUI's input folder cannot be noted for other processes: %s", error)
-            self._standing_file.unlink(missing_ok=True)
+            _remove(self._standing_file)
         return standing
 
     def _standing_since(self, folder: Path, last: _Last) -> Standing | None:
         """What the operator has in the input folder, but for what has come with the last runs; None if it is new."""
-        standing = None
-        nothing: dict[str, Any] = {"folder": str(folder), "noted_s": last.since_s, "entries": {}}
-        for saved in (_read(self._standing_file) or nothing, nothing):
+        try:
+            saved = _read(self._standing_file)
             if isinstance(place := saved.get("folder"), str) and place != str(folder):
                 return None
-            try:
-                standing = Standing(str(folder), own_folders(), saved)
-                break
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            standing = Standing(str(folder), own_folders(), saved)
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if not isinstance(error, FileNotFoundError):
                 logger.warning("what was in ComfyUI's input folder before cannot be read: %r", error)
-        if standing is not None:
-            standing.note_all_but(last.since_s, last.until_s)
+            standing = Standing(str(folder), own_folders(), {"noted_s": last.since_s, "entries": {}})
+        standing.note_all_but(last.since_s, last.until_s)
         return standing
 
     def _since(self, roots: Iterable[Path], seen: set[str] | None = None) -> list[tuple[Path, os.stat_result]]:
@@ -181,29 +214,30 @@ class LateFiles:
             for name, state in self._remembered.changed_files(str(root), since_s=self._since_s, seen=seen)
         ]
 
-    def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing) -> None:
-        late = [path for path, state in self._since(roots) if self._is_late(path, state)]
+    def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing, keep_in: Path) -> None:
+        folders = set[str]()
+        late = [path for path, state in self._since(roots, seen=folders) if self._is_late(path, state)]
         others: list[Path] = []
         if not self._is_input_shared():
             for own in own_folders():
                 make_writable(input_folder / own)
             others = [Path(path) for path in standing.others()]
         if not late and not others:
+            self._remove_empty(folders, roots)
             return
         kept_before = set(self._kept())
-        if moved := [path for path in late if self.move_out(path)]:
+        if moved := [path for path in late if self.move_out(path, keep_in)]:
             logger.warning(
                 "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
                 "They were moved to %s before another owner's run: %s",
-                *(len(moved), self._keep_in, _shown(moved, roots)),
+                *(len(moved), keep_in, _shown(moved, roots)),
             )
-        for path in moved:
-            self._remove_empty(path.parent, roots)
-        if brought := [path for path in others if self.move_out(path)]:
+        self._remove_empty(folders, roots)
+        if brought := [path for path in others if self.move_out(path, keep_in)]:
             logger.warning(
                 "%d files or folders came into ComfyUI's input folder while jobs of one owner were there. They were "
                 "moved to %s before another owner's run: %s. Files for all owners are put there before the first job",
-                *(len(brought), self._keep_in, _shown(brought, [input_folder])),
+                *(len(brought), keep_in, _shown(brought, [input_folder])),
             )
         self._make_room(kept_before)
 
@@ -214,16 +248,17 @@ class LateFiles:
         born_s = birth_s(path)
         return born_s is None or born_s >= self._since_s
 
-    def move_out(self, path: Path) -> bool:
+    def move_out(self, path: Path, keep_in: Path | None = None) -> bool:
         """Move a file or a folder out of ComfyUI's sight; whether there was more than empty folders."""
+        keep_in = keep_in or self._keep_in
         try:
             make_writable(path)
             if not path.is_symlink() and path.is_dir() and not any(names for *_, names in walk(path)):
                 remove_tree(path)
                 return False
-            self._keep_in.mkdir(mode=0o700, parents=True, exist_ok=True)
+            keep_in.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The longest name of a file has 255 bytes, and a character up to four.
-            target = self._keep_in / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}-{path.name[-50:]}"
+            target = keep_in / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}-{path.name[-50:]}"
             try:
                 path.rename(target)
             except OSError as error:
@@ -237,14 +272,15 @@ class LateFiles:
             return False
         return True
 
-    def _remove_empty(self, folder: Path, roots: Iterable[Path]) -> None:
-        """Remove the folders on a file's way that are empty now, and as new: their names may tell something."""
-        while folder not in roots and str(folder) not in self._remembered.folders:
-            try:
-                folder.rmdir()
-            except OSError:
-                return
-            folder = folder.parent
+    def _remove_empty(self, folders: set[str], roots: Iterable[Path]) -> None:
+        """Remove those folders that are empty now, and as new: their names may tell something.
+
+        The folder of all runs stays: the next one would make it again.
+        """
+        stay = {str(path) for root in roots for path in (root, root / JOBS_FOLDER)}
+        for folder in sorted(folders - self._remembered.folders - stay, key=len, reverse=True):
+            with suppress(OSError):  # something is in it
+                Path(folder).rmdir()
 
     def _kept(self) -> list[Path]:
         """What is kept, the newest first."""
@@ -323,16 +359,9 @@ def _size_bytes(path: Path) -> int:
     return size_bytes
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    """What was written; None if nothing was, or if it cannot be read."""
-    try:
-        found = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        logger.warning("%r cannot be read: %s", file.name, error)
-        return None
-    return found if isinstance(found, dict) else None
+def _read(file: Path) -> dict[str, Any]:
+    """What was written. Raises OSError, ValueError, TypeError or RecursionError if that cannot be read."""
+    return dict(**json.loads(file.read_bytes()))
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

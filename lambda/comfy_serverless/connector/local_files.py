@@ -12,9 +12,10 @@ import stat
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from comfy_serverless.connector.births import birth_s
 from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, WRITTEN, Made, MadeFiles, Place, Remembered, View
@@ -48,7 +49,7 @@ class LocalFiles(MadeFiles):
     ) -> None:
         self._folders = {kind: str(folder) for kind, folder in folders.items() if kind in WRITTEN}
         self.remembered = remembered
-        self.finds_late, self.must_ask = keep_in is not None, False
+        self.finds_late = keep_in is not None
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
         self._view = view
         self._keep_in = keep_in
@@ -101,9 +102,9 @@ class LocalFiles(MadeFiles):
             if number is not None:
                 self.remembered.numbers.append(number)
 
-    def knows(self, places: Collection[Place]) -> bool:  # noqa: ARG002  (as all)
-        """See MadeFiles."""
-        return True
+    def ask(self, shown: Mapping[str, Any]) -> Callable[[], bool]:  # noqa: ARG002  (as all)
+        """See MadeFiles. It just looks."""
+        return _at_once
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
@@ -361,6 +362,10 @@ def _nothing_certain(unsure: Sequence[str]) -> str:
     said += "there at the same time"
     names = ", ".join(repr(name[:100]) for name in unsure[:_NAMES_SHOWN])
     return f"{said}. Whose {names} is, which came between two of them, is not known" if names else said
+
+
+def _at_once() -> bool:
+    return True
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:

@@ -19,11 +19,11 @@ import time
 from array import array
 from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from comfy_serverless.connector.real_paths import make_writable
 
@@ -69,13 +69,11 @@ class MadeFiles(Protocol):
         remembered: what the runs of the engine share.
         nothing: what a node that has left nothing has not left, in words.
         finds_late: whether a file that no node names is found although it comes after the run's end.
-        must_ask: whether `claim` may have to wait for an answer; if not, it just looks.
     """
 
     remembered: Remembered
     nothing: str
     finds_late: bool
-    must_ask: bool
 
     def begin(self, at_s: float) -> None:
         """Note when ComfyUI began to execute the run, in seconds since the epoch, by its clock."""
@@ -86,8 +84,12 @@ class MadeFiles(Protocol):
     def see_number(self, number: float | None) -> None:
         """Note the number of its submit, once it has ended: it tells whether another client's prompt was before it."""
 
-    def knows(self, places: Collection[Place]) -> bool:
-        """Whether `claim` can answer for these files without waiting; if not, it will some time after this call."""
+    def ask(self, shown: Mapping[str, Any]) -> Callable[[], bool]:
+        """Begin to find out about the files that a node shows.
+
+        Returns:
+            Says whether `claim` can answer for all of them now, without waiting. Some time it can.
+        """
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """The file that a node names, if the run has made it; a cached node has made its files in an earlier run."""

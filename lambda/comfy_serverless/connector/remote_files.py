@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.made_files import Made, MadeFiles, Place, Remembered, View
+from comfy_serverless.connector.outputs import places_in
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class RemoteFiles(MadeFiles):
     ) -> None:
         self._changed_at = changed_at
         self.remembered = remembered
-        self.finds_late, self.must_ask = False, True
+        self.finds_late = False
         self.nothing = "it has shown nothing, and what it may have saved is on ComfyUI's machine"
         self._view = view
         self._is_apart = is_apart
@@ -59,8 +62,14 @@ class RemoteFiles(MadeFiles):
     def see_number(self, number: float | None) -> None:
         """See MadeFiles. Nothing is found here that no node names."""
 
-    def knows(self, places: Collection[Place]) -> bool:
+    def ask(self, shown: Mapping[str, Any]) -> Callable[[], bool]:
         """See MadeFiles. ComfyUI is asked in other threads: it may be slow, and events must not wait for it."""
+        are_known = partial(self._knows, places_in(shown))
+        are_known()
+        return are_known
+
+    def _knows(self, places: Collection[Place]) -> bool:
+        """Whether ComfyUI has answered for these files; those that were not asked for are asked for now."""
         wanted = [place for place in places if place.folder_type in _FOLDERS and place not in self._made]
         for place in wanted:
             if place not in self._asked:

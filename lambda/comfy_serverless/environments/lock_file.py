@@ -2,7 +2,7 @@
 
 JSON with sorted keys, so that two locks are compared line by line. It has no times, no paths of a machine and no
 address of an index: the same inputs make the same bytes, whoever locks them. Every key of the classes below is there,
-null where there is nothing to say. Standard library only.
+null where there is nothing to say; other keys, of an older or a newer release, are not read. Standard library only.
 """
 
 from __future__ import annotations
@@ -80,7 +80,6 @@ class LockedPack:
         sha256: of the registry's archive, else of the ZIP that `tree_zip.write` makes of the tree.
         size: of that, in bytes.
         requirements: the lines of its requirements.txt that ask for a library, as declared.
-        has_web: whether it brings files for ComfyUI's web page.
     """
 
     name: str
@@ -95,7 +94,6 @@ class LockedPack:
     size: int
     requirements: tuple[str, ...]
     install_scripts: tuple[InstallScript, ...]
-    has_web: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +285,6 @@ def _pack(entry: Mapping[str, Any], where: str) -> LockedPack:
         size=_size(entry["size"], f"{where}.size"),
         requirements=_texts(entry["requirements"], f"{where}.requirements"),
         install_scripts=_each(entry["install_scripts"], f"{where}.install_scripts", _install_script),
-        has_web=bool(entry["has_web"]),
     )
 
 

@@ -314,8 +314,8 @@ class NamesWhenAsked:
     def __init__(self, opened: Callable[[], Finder]) -> None:
         self._opened = opened
 
-    def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-        return self._opened().expand(request, owner=owner, key=key)
+    def expand(self, request: JobRequest, *, owner: str, key: str, was_taken: bool = False) -> JobRequest:
+        return self._opened().expand(request, owner=owner, key=key, was_taken=was_taken)
 
     def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
         return self._opened().pinned(request, owner=owner, key=key)

@@ -4,6 +4,9 @@
 
 The sandbox begins anew with each range, and goes through what is there already in no time. So a video of any size costs
 one request or two, mostly. What was fetched lies in a temporary file with holes; at most `_MOST_BYTES` are fetched.
+
+Each file has a sandbox of its own, whose child ends with it. To start one takes a tenth of a second; but its answer
+goes to whoever sent the file, and a child that had files of several owners could answer one with what is another's.
 """
 
 from __future__ import annotations

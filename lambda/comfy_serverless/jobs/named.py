@@ -30,7 +30,7 @@ WORKFLOW_LABEL, VERSION_LABEL = "workflow", "version"
 class Named(Protocol):
     """Makes graphs of names, for whoever runs a request."""
 
-    def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+    def expand(self, request: JobRequest, *, owner: str, key: str, was_taken: bool = False) -> JobRequest:
         """The request with the workflow's graph in it, if `workflow` is a name; otherwise the request itself.
 
         Its inputs by name are checked, and are put where they belong; its labels say `workflow` and `version`.
@@ -38,6 +38,8 @@ class Named(Protocol):
         Args:
             owner: whose workflows are looked for first; then those that the operator shares.
             key: decides between two versions, if an alias has a weight: the same key, the same version.
+            was_taken: whether it is a job's, and was pinned as that was taken: then its version is found although the
+                workflow was retired, or is shared no more, since.
 
         Raises:
             InvalidRequest: there is no such workflow, or the inputs do not fit; `details` has every problem.
@@ -73,12 +75,12 @@ class NamedWorkflows(Named, Protocol):
         """The same workflows for many requests in a row: where a name leads is looked up once."""
 
 
-def expanded(named: Named, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+def expanded(named: Named, request: JobRequest, *, owner: str, key: str, was_taken: bool = False) -> JobRequest:
     """As `Named.expand`. Raises UpstreamError, too, if the table or S3 does not answer."""
     if not request.is_named:
         return request
     with _looked_up(request.workflow):
-        return named.expand(request, owner=owner, key=key)
+        return named.expand(request, owner=owner, key=key, was_taken=was_taken)
 
 
 def pinned(named: NamedWorkflows, request: JobRequest, *, owner: str, key: str) -> JobRequest:

@@ -13,6 +13,7 @@ from typing import Any
 
 from comfy_serverless.errors import InternalError
 from comfy_serverless.jobs.document import Job, JobError
+from comfy_serverless.jobs.machine_paths import without_folders
 
 _ARN = re.compile(r"\barn:aws[\w-]*:[^\s\"'`,;()<>\[\]{}]+")
 #: In names of buckets as CloudFormation, SageMaker and we make them, in addresses of queues and images, and in words.
@@ -22,19 +23,6 @@ _ACCOUNT = re.compile(
     r"|(?<=central-\d-))\d{12}\b",
     re.IGNORECASE,
 )
-#: An absolute path below one of the usual folders of a machine, or of a container with ComfyUI; its last part apart.
-_PATH = re.compile(
-    r"(?<![\w.:/~*-])/(?:app|code|comfyui|content|data|dev|efs|etc|home|media|mnt|models|nix|opt|private|proc|root|run"
-    r"|scratch|shared|srv|storage|sys|tmp|usr|users|var|volumes|workspaces?)"
-    r"(?:/[^\s/\"'`<>|:;,()\[\]{}]*)*/([^\s/\"'`<>|:;,()\[\]{}]*)",
-    re.IGNORECASE,
-)
-#: The same of Windows, where a ComfyUI elsewhere may run; in a text in a text, `\\` stands for each `\`. A folder may
-#: have spaces, as `Jane Doe` and `Program Files (x86)`, but no dot then: behind `a.txt` the sentence goes on.
-_NO_NAME = r"\s\\/\"'`<>|:*?;,\[\]{}"
-_FOLDER = rf"(?:[^{_NO_NAME}]+|[^{_NO_NAME}.]+(?: [^{_NO_NAME}.]+)+)\\{{1,2}}"
-#: What `*` or `?` stands behind is an expression, and no path.
-_WINDOWS_PATH = re.compile(rf"(?<!\w)[a-z]:\\{{1,2}}(?:{_FOLDER})+([^{_NO_NAME}()]*+)(?![*?\\])", re.IGNORECASE)
 #: Of the engine: its log has lines of jobs of other owners.
 _LEFT_OUT = frozenset({"log_tail"})
 _OWN_MISTAKE = "the job failed because of a mistake of ours; the worker's log has the details."
@@ -42,7 +30,7 @@ _OWN_MISTAKE = "the job failed because of a mistake of ours; the worker's log ha
 
 def outward(text: str) -> str:
     """A text without what it tells of the account and of the worker's folders; a file keeps its name."""
-    return _WINDOWS_PATH.sub(r"…/\1", _PATH.sub(r"…/\1", _of_account(text)))
+    return without_folders(_of_account(text))
 
 
 def outward_details(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,13 +71,13 @@ class Workflows:
         """
         owner = source.owner_name
         try:
-            return expanded(self.named, request, owner=owner, key=job_id)
+            return expanded(self.named, request, owner=owner, key=job_id, was_taken=True)
         except InvalidRequest as error:
             may_fit = "errors" in error.details and bool(request.inputs)
             if not may_fit or self.declarations.read_already() is not None:
                 raise
         self.declarations.for_job(job, until=until)
-        return expanded(self.named, request, owner=owner, key=job_id)
+        return expanded(self.named, request, owner=owner, key=job_id, was_taken=True)
 
     def of(
         self,

@@ -69,7 +69,7 @@ class Finder:
         self._documents = KeptVersions()
         self._checks: OrderedDict[tuple[str, str, int], _Check] = OrderedDict()
         self._lock = threading.Lock()
-        self._remembered: dict[tuple[str, str], _Looked] | None = None
+        self._remembered: dict[tuple[str, str, bool], _Looked] | None = None
 
     def find(self, reference: Reference | str, *, owner: str, key: str = "") -> Version:
         """The version that a reference means. One read of the table, and one of S3 for what was not read before.
@@ -84,7 +84,7 @@ class Finder:
             InvalidWorkflow: the version is damaged, or a newer release has written it.
             AssetUnavailable: the table or S3 does not answer.
         """
-        return self._found_or_unknown(Meant.of(reference), owner=owner, key=key, is_run=False)
+        return self._found_or_unknown(Meant.of(reference), owner=owner, key=key)
 
     def behind(self, head: Head, alias: str = LIVE, *, key: str = "") -> Version:
         """The version behind an alias of a head that is at hand: no read of the table. Raises as `find`."""
@@ -111,7 +111,9 @@ class Finder:
                 self._checks.popitem(last=False)
         return check
 
-    def expand(self, request: JobRequest, *, owner: str, key: str, strict: bool = False) -> JobRequest:
+    def expand(
+        self, request: JobRequest, *, owner: str, key: str, strict: bool = False, was_taken: bool = False
+    ) -> JobRequest:
         """The request with the workflow's graph in it, if `workflow` is a name; otherwise the request itself.
 
         Raises as `jobs.named.NamedWorkflows.expand`.
@@ -121,7 +123,7 @@ class Finder:
         """
         if not request.is_named:
             return request
-        version = self._required(request, owner=owner, key=key)
+        version = self._required(request, owner=owner, key=key, was_taken=was_taken)
         self._check_known(version, request)
         return expand(request, version, check=self.check_of(version), strict=strict, seed=key)
 
@@ -206,12 +208,13 @@ class Finder:
                 "what nodes it has: send it again when one has started."
             )
 
-    def _required(self, request: JobRequest, *, owner: str, key: str) -> Version:
+    def _required(self, request: JobRequest, *, owner: str, key: str, was_taken: bool = False) -> Version:
         """What a request's name means. Raises InvalidRequest if it means nothing."""
-        return self._refused(lambda: self._found_or_unknown(Meant.of(str(request.workflow)), owner=owner, key=key))
+        meant = Meant.of(str(request.workflow))
+        return self._refused(lambda: self._found_or_unknown(meant, owner=owner, key=key, was_taken=was_taken))
 
-    def _found_or_unknown(self, meant: Meant, *, owner: str, key: str, is_run: bool = True) -> Version:
-        found = self._found(meant, owner=owner, key=key, is_run=is_run)
+    def _found_or_unknown(self, meant: Meant, *, owner: str, key: str, was_taken: bool = False) -> Version:
+        found = self._found(meant, owner=owner, key=key, was_taken=was_taken)
         if found is None:
             raise self._unknown(meant, owner)
         return found
@@ -222,17 +225,17 @@ class Finder:
         except NotFound as error:
             raise InvalidRequest(error.message, details=error.details) from error
 
-    def _found(self, meant: Meant, *, owner: str, key: str, is_run: bool = True) -> Version | None:
+    def _found(self, meant: Meant, *, owner: str, key: str, was_taken: bool = False) -> Version | None:
         """The version that is meant; None if nobody has a workflow of this name. Raises as `find`.
 
         Args:
-            is_run: whether a job runs it, which may have been taken before its workflow was retired: then a version
-                that is named by its number is found all the same.
+            was_taken: whether a job runs it that may have been taken before its workflow was retired, or was shared no
+                more: then a version that is named by its number is found all the same.
         """
-        looked = self._look(meant, owner)
+        looked = self._look(meant, owner, was_taken=was_taken)
         if (head := looked.head) is None or meant.reference is None:
             return self._file(meant)
-        if head.is_retired and not (is_run and meant.reference.version):
+        if head.is_retired and not (was_taken and meant.reference.version):
             if head.owner != owner:
                 return self._file(meant)
             raise NotFound(f"the workflow {head.name!r} is retired: push it again to bring it back.")
@@ -254,11 +257,12 @@ class Finder:
         for number in _weights(head, meant.reference.alias or LIVE):
             yield self._document(head, number, head.documents.get(number))
 
-    def _look(self, meant: Meant, owner: str) -> _Looked:
+    def _look(self, meant: Meant, owner: str, *, was_taken: bool = False) -> _Looked:
         """What the table has of a name: one read, unless it is remembered, or the image has what is meant."""
         if self._store is None or meant.reference is None or self._is_of_image(meant):
             return _Looked(None, {})
-        if self._remembered is not None and (known := self._remembered.get((owner, meant.text))) is not None:
+        remembered = (owner, meant.text, was_taken)
+        if self._remembered is not None and (known := self._remembered.get(remembered)) is not None:
             return known
         name, number = meant.reference.name, meant.reference.version
         whose = [OPERATOR] if meant.is_shared else list(dict.fromkeys((owner, OPERATOR)))
@@ -271,11 +275,12 @@ class Finder:
                 f"the workflow {name!r} could not be looked up, because the table does not answer: try again."
             ) from error
         heads = (head for one in whose if isinstance(head := found.get((one, name, None)), Head))
-        head = next((head for head in heads if head.owner == owner or head.is_shared), None)
+        was_shared = was_taken and meant.is_shared and bool(number)
+        head = next((head for head in heads if head.owner == owner or head.is_shared or was_shared), None)
         rows = {row.owner: row for row in found.values() if isinstance(row, VersionRow)}
         looked = _Looked(head, rows)
         if self._remembered is not None:
-            self._remembered[owner, meant.text] = looked
+            self._remembered[remembered] = looked
         return looked
 
     def _document(self, head: Head, number: int, sha256: str | None) -> Version:

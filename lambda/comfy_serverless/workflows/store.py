@@ -177,8 +177,13 @@ class WorkflowStore(WorkflowReader):
         return self._change(owner, name, lambda head: replace(head, is_retired=True))
 
     def share(self, name: str, is_shared: bool = True) -> Head:
-        """Let all owners run a workflow of the operator's, or nobody else."""
-        return self._change(OPERATOR, name, lambda head: replace(head, is_shared=is_shared))
+        """Let all owners run a workflow of the operator's, or nobody else. Jobs that were taken before run as ever.
+
+        Raises NotFound if there is none.
+        """
+        return self._change(
+            OPERATOR, name, lambda head: head if head.is_shared is is_shared else replace(head, is_shared=is_shared)
+        )
 
     def _push_next(self, head: Head | None, version: Version, alias: str | None, content: str) -> Pushed:
         """Write a version under its number. Raises ConditionFailed if others have come before."""

@@ -31,7 +31,7 @@ def test_every_ref_becomes_a_commit_and_every_file_a_hash(made: Project) -> None
     assert good.sha256 == made.world.registry.published["kit-good"]["1.1.0"].sha256
     assert good.requirements == ("kit-colors>=1.0", "kit-math")
     assert (v3.source, v3.ref, len(v3.commit or "")) == ("git", "master", 40)
-    assert (web.source, web.commit, web.has_web) == ("local", None, True)
+    assert (web.source, web.commit) == ("local", None)
     kept = made.folder / "comfyui" / "archives" / f"{web.sha256}.zip"
     assert kept.stat().st_size == web.size
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]

@@ -81,6 +81,19 @@ def test_an_owner_sees_no_other_owners_and_hides_the_operators(api: ApiWorld) ->
     assert sorted(message["owner"] for message in api.messages()) == []
 
 
+def test_what_is_retired_or_shared_no_more_is_refused_by_its_number_too(api: ApiWorld) -> None:
+    store = api.services.workflows
+    store.push(poster(graph=with_values(n3__steps=9)))
+    store.share("poster")
+    numbered = {"workflow": "shared/poster@1"}
+    assert api.request("POST", "/generate", body=numbered, owner="other").status == 202
+    store.share("poster", False)
+    assert api.request("POST", "/generate", body=numbered, owner="other").status == 422
+    store.retire("team", "poster")
+    assert api.request("POST", "/generate", body={"workflow": "poster@1"}, owner="team").status == 422
+    assert len(api.messages()) == 1
+
+
 def test_a_file_of_the_image_is_found_by_address_and_has_its_labels(api: ApiWorld) -> None:
     answer = api.request("POST", "/generate", body={"workflow": "portrait", "set": {"KSampler.steps": 3}})
     assert answer.json["metadata"] == {"workflow": "portrait", "version": "0"}

@@ -70,7 +70,7 @@ class Named:
             assert message is not None
             assert state is not None
             request = message.read(s3=self.world.s3, settings=Settings())
-            whole = expanded(self.finder, request, owner=message.owner_name, key=message.job_id)
+            whole = expanded(self.finder, request, owner=message.owner_name, key=message.job_id, was_taken=True)
             assert isinstance(whole.workflow, dict)
             told = {name: whole.metadata.get(name) for name in ("workflow", "version")}
             assert told == {name: state.labels[name] for name in told}, "what the table says is what runs"
@@ -222,6 +222,19 @@ def test_a_retry_of_a_shared_one_is_not_taken_for_the_owners_that_was_pushed_mea
     named.world.begin(lines(*named.world.report(batch)[2]), key="batches/again.jsonl")
     named.world.read_all()
     assert [graph["3"]["inputs"]["steps"] for _, graph in named.jobs().values()] == [5, 5]
+
+
+def test_a_line_of_a_shared_one_runs_although_that_is_shared_no_more_and_later_lines_are_bad(named: Named) -> None:
+    named.push(owner="", steps=5)
+    named.store.share("poster")
+    named.world.begin(many(2))
+    named.world.read_all()
+    named.store.share("poster", False)
+    assert [graph["3"]["inputs"]["steps"] for _, graph in named.jobs().values()] == [5, 5]
+    later = named.world.begin(lines({"workflow": "poster"}, {"workflow": "shared/poster@1"}), key="batches/2.jsonl")
+    named.world.read_all()
+    assert sorted(named.bad(later)) == [1, 2]
+    assert all(message.startswith("there is no workflow 'poster'") for message in named.bad(later).values())
 
 
 def test_a_file_of_the_image_is_not_taken_for_a_workflow_that_is_pushed_meanwhile(named: Named) -> None:

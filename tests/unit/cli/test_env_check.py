@@ -195,7 +195,7 @@ def test_what_a_comfyui_that_does_not_start_wrote_is_shown_and_no_pack_is_called
         "commit": None,
         "url": None,
     }
-    empty = {"requirements": [], "install_scripts": [], "has_web": False, "sha256": "1" * 64, "size": 1}
+    empty = {"requirements": [], "install_scripts": [], "sha256": "1" * 64, "size": 1}
     lock["packs"] = [{"name": name, **pack, **empty} for name in ("elsewhere", "toy")]
     (checkout / "comfyui/comfy-build.lock").write_text(json.dumps(lock))
     assert main(["env", "check", "--comfyui", str(folder), "--python", sys.executable]) == 1

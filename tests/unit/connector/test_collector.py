@@ -293,11 +293,11 @@ def test_an_engine_elsewhere_is_asked_for_files_while_events_go_on_and_they_are_
         collector.see(EventSeen("executed", {"node": name, "output": {"images": [file_named(name)], "text": ["x"]}}))
     assert wait_until(lambda: sorted(asked) == ["a", "b"])
     may_answer["b"].set()
-    assert wait_until(lambda: files.knows([Place("b", "", "output")]))
+    assert wait_until(files.ask({"images": [file_named("b")]}))
     collector.see(EventSeen("executing", {"node": "c"}))
     assert told == [], "the first of them is not known"
     may_answer["a"].set()
-    assert wait_until(lambda: files.knows([Place("a", "", "output")]))
+    assert wait_until(files.ask({"images": [file_named("a")]}))
     collector.see(EventSeen("executing", {"node": "d"}))
     assert [(output.node_id, output.name) for output in told if output.folder_type] == [("a", "a"), ("b", "b")]
     assert sorted(asked) == ["a", "b"], "once each"

@@ -75,6 +75,48 @@ def test_what_came_late_of_one_owner_is_gone_before_another_ones_job(
     assert world.kept() == sorted(LATE), "and the operator has them still"
 
 
+EMPTY = ("output/jane-doe", "output/secret/project", "output/kept/new", "temp/x/y/z", "output/comfy-serverless/named")
+
+
+def test_empty_folders_that_came_late_are_gone_before_another_ones_job(world: World) -> None:
+    """Their names may tell something."""
+    time.sleep(0.06)
+    (world.base / "output/comfy-serverless").mkdir()
+    before = world.turn("alice")
+    for name in EMPTY:
+        (world.base / name).mkdir(parents=True)
+    assert set(EMPTY) <= world.turn("alice"), "they are her own"
+    assert world.turn("bob") == before
+    (world.base / "output/full/deep").mkdir(parents=True)
+    world.write("output/full/late.png", content="late")
+    assert world.turn("carol") == before
+    assert world.kept() == ["late"]
+    assert "output/empty" in before, "what was there stays"
+
+
+def test_empty_folders_of_a_dead_process_are_gone_and_those_that_came_after_it_stay(world: World) -> None:
+    time.sleep(0.06)
+    before = world.turn("alice")
+    for name in EMPTY:
+        (world.base / name).mkdir(parents=True)
+    time.sleep(0.06)
+    world.held.close()
+    time.sleep(0.06)
+    (world.base / "output/operators").mkdir()
+    world.held = EngineFolders(world.folders)
+    assert world.turn("bob") == before | {"output/operators", "output/comfy-serverless"}
+    assert world.turn("alice") == before | {"output/operators", "output/comfy-serverless"}
+
+
+def test_the_folder_of_all_runs_is_not_made_anew_for_each_owner(world: World) -> None:
+    world.turn("alice")
+    jobs = world.base / "output/comfy-serverless"
+    jobs.mkdir()
+    was = jobs.stat()
+    world.turn("bob")
+    assert os.path.samestat(jobs.stat(), was)
+
+
 def test_each_change_moves_what_came_since_the_last(world: World) -> None:
     time.sleep(0.06)
     before = world.turn("alice")

@@ -45,7 +45,6 @@ LOCK = {
             "size": 10,
             "requirements": ["numpy<2"],
             "install_scripts": [],
-            "has_web": False,
         }
     ],
     "requirements": [

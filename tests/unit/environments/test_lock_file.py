@@ -27,7 +27,7 @@ LOCK = Lock(
     packs=(
         LockedPack(
             "pack", "pack-id", "git", None, "main", "https://forge.example/pack", "2" * 40, None, "3" * 64, 12,
-            ("numpy>=1.25",), (InstallScript("install.py", ("https://host.example/weights",)),), True,
+            ("numpy>=1.25",), (InstallScript("install.py", ("https://host.example/weights",)),),
         ),
     ),
     requirements=(LockedRequirement("numpy", "2.4.6", ("sha256:" + "4" * 64,), 5, "wheel", None, ("pack: numpy>1",)),),
@@ -86,6 +86,14 @@ def test_a_missing_key_another_schema_and_a_merge_are_told() -> None:
         with pytest.raises(InvalidLock) as error:
             Lock.parse(text)
         assert ("marks of a merge" in error.value.message) == text.startswith("<")
+
+
+def test_what_an_older_release_wrote_of_a_pack_and_nobody_read_is_left_out() -> None:
+    document = json.loads(LOCK.to_text())
+    document["packs"][0]["has_web"] = True
+    older = Lock.parse(json.dumps(document))
+    assert older == LOCK
+    assert older.to_text() == LOCK.to_text()
 
 
 def test_comments_and_order_are_no_inputs() -> None:

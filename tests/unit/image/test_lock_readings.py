@@ -30,7 +30,7 @@ Change = Callable[[dict[str, Any]], object]
 
 def pack(name: str, **more: Any) -> LockedPack:
     empty = dict.fromkeys(("id", "version", "ref", "repository", "commit", "url"))
-    rest = {"sha256": DIGITS, "size": 5, "requirements": (), "install_scripts": (), "has_web": False}
+    rest = {"sha256": DIGITS, "size": 5, "requirements": (), "install_scripts": ()}
     return LockedPack(name=name, **{**empty, **rest, **more})
 
 

@@ -153,10 +153,38 @@ def test_a_retired_name_is_refused_and_hides_the_shared_one(world: World) -> Non
     assert "is retired" in refusal(finder, "gone@1")
     assert said(finder, "gone", "bob") == "shared"
     request = JobRequest.parse({"workflow": "gone@1", "job_id": "1"})
-    taken = finder.expand(request, owner="alice", key="1")
+    taken = finder.expand(request, owner="alice", key="1", was_taken=True)
     assert taken.metadata == {"workflow": "gone", "version": "1"}, "a job that was taken before runs all the same"
-    with pytest.raises(InvalidRequest, match="is retired"):
-        finder.expand(JobRequest.parse({"workflow": "gone"}), owner="alice", key="1")
+    for name in ("gone", "gone@1"):
+        with pytest.raises(InvalidRequest, match="is retired"):
+            finder.expand(JobRequest.parse({"workflow": name}), owner="alice", key="1")
+        with pytest.raises(InvalidRequest, match="is retired"):
+            finder.pinned(JobRequest.parse({"workflow": name}), owner="alice", key="1")
+
+
+def test_what_the_operator_shares_no_more_is_his_alone_but_for_jobs_that_were_taken(world: World) -> None:
+    finder = world.finder()
+    asked = JobRequest.parse({"workflow": "common", "job_id": "1", "inputs": {"prompt": "x"}})
+    pinned = finder.pinned(asked, owner="carol", key="1")
+    assert pinned.workflow == "shared/common@1"
+    world.store.share("common", False)
+    for name in ("common", "common@1", "shared/common", "shared/common@1"):
+        assert refusal(finder, name, "carol").startswith("there is no workflow")
+        request = JobRequest.parse({"workflow": name})
+        with pytest.raises(InvalidRequest, match="there is no workflow"):
+            finder.expand(request, owner="carol", key="1")
+        if name != "common":  # that may be a file of a worker's image
+            with pytest.raises(InvalidRequest, match="there is no workflow"):
+                finder.pinned(request, owner="carol", key="1")
+        if name != pinned.workflow:
+            with pytest.raises(InvalidRequest, match="there is no workflow"):
+                finder.expand(request, owner="carol", key="1", was_taken=True)
+    assert "common" not in [head.name for head in finder.visible("carol")]
+    assert said(finder, "common", "") == "the operator's common"
+    ran = finder.expand(pinned, owner="carol", key="1", was_taken=True)
+    assert ran.metadata == {"workflow": "common", "version": "1"}
+    world.store.share("common")
+    assert said(finder, "common", "carol") == "the operator's common"
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,9 @@ def test_the_operator_shares_and_takes_back(shared: World) -> None:
     shared.push("another", name="common", owner="")
     assert head_of(shared, "common", "").is_shared, "a push changes nothing of that"
     assert not shared.store.share("common", False).is_shared
+    revision = head_of(shared, "common", "").revision
+    assert not shared.store.share("common", False).is_shared
+    assert head_of(shared, "common", "").revision == revision, "what is so already is not written"
     shared.push(name="mine-alone")
     with pytest.raises(NotFound):
         shared.store.share("mine-alone")

@@ -124,6 +124,12 @@ class OfOperator:
         self._head(name)
         self._store.retire(OPERATOR, name)
 
+    def share(self, name: str, is_shared: bool) -> bool:
+        """Let everybody run a workflow, or nobody any more; returns whether that is new. Raises NotFound."""
+        was_shared = self._head(name).is_shared
+        self._store.share(name, is_shared)
+        return was_shared is not is_shared
+
     def _head(self, name: str) -> Head:
         head = self._store.head(OPERATOR, name)
         if head is None or head.is_retired:

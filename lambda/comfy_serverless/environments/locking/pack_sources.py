@@ -191,7 +191,6 @@ def _fetched(
             size=size,
             requirements=tuple(line.text for line in declared.lines if not line.is_limit),
             install_scripts=scripts,
-            has_web=_has_web(folder),
         ),
         declared,
         archive,
@@ -204,12 +203,6 @@ def _what_it_fetches(fetches: tuple[str, ...]) -> str:
         return "nothing that it would fetch was found in it; what it makes is missing in the image."
     named = "; ".join(fetches[:_MOST_NAMED]) + ("; …" if len(fetches) > _MOST_NAMED else "")
     return f"it would fetch {named}. Libraries belong in {MORE_REQUIREMENTS}, models in the build file."
-
-
-def _has_web(folder: Path) -> bool:
-    entry = folder / "__init__.py"
-    said = entry.is_file() and b"WEB_DIRECTORY" in entry.read_bytes()
-    return said or any((folder / name).is_dir() for name in ("web", "js"))
 
 
 def _in_pyproject(folder: Path) -> list[str]:

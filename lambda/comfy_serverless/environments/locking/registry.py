@@ -54,10 +54,8 @@ class Version:
         warning: what a person should know of it although it can be used; "" if nothing.
     """
 
-    id: str
     version: str
     url: str
-    repository: str
     warning: str = ""
 
 
@@ -94,7 +92,7 @@ class Registry:
         if not isinstance(url, str) or not url:
             raise NotThere("has no archive in the registry" + self._usable(pack_id))
         deprecated = "its author has marked this version as deprecated" if found.get("deprecated") is True else ""
-        return Version(pack_id, str(found.get("version") or version), url, "", deprecated)
+        return Version(str(found.get("version") or version), url, deprecated)
 
     def download(self, url: str, to: Path) -> None:
         """Fetch an archive into a file. Raises NotThere."""

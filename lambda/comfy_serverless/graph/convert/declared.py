@@ -82,7 +82,6 @@ class NodeClass:
         as_written: the same inputs in the order of the declaration itself, by which values of old files are counted.
     """
 
-    name: str
     title: str
     inputs: list[Declared]
     outputs: list[str]
@@ -166,7 +165,6 @@ def _node_class(name: str, entry: Mapping[str, Any]) -> NodeClass:
                 ordered[wanted] = written[wanted]
     title, outputs = entry.get("display_name"), entry.get("output")
     return NodeClass(
-        name=name,
         title=title if isinstance(title, str) and title else name,
         inputs=list((ordered | written).values()),
         outputs=[_output_type(kind) for kind in outputs] if isinstance(outputs, list) else [],

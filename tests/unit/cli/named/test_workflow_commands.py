@@ -313,6 +313,40 @@ def test_the_operators_are_written_directly_and_everybody_may_run_them(cli: Cli,
     assert cli("show", "poster", *shared).status == 1
 
 
+def test_the_operator_takes_back_what_is_shared_and_shares_it_again(cli: Cli, operators: ApiWorld) -> None:
+    stack = ["--stack", "mine"]
+    cli("push", "poster", "poster.json", "--shared", *stack)
+    first, again = (cli("unshare", "poster", *stack) for _ in range(2))
+    assert (first.status, again.status, first.out + again.out) == (0, 0, "")
+    assert first.err.startswith("poster is not shared any more: new runs of others are refused; jobs that were taken")
+    assert "workflows share poster" in first.err
+    assert again.err == "poster is not shared: nobody else may run it.\n"
+    assert cli("ls", "--json").json == {"workflows": []}
+    assert cli("show", "shared/poster").status == 1
+    assert [one["source"] for one in cli("ls", "--json", "--shared", *stack).json["workflows"]] == ["own"]
+    assert cli("promote", "poster", "1", "--shared", *stack).status == 0
+    assert cli("ls", "--json").json == {"workflows": []}, "a move shares nothing"
+    assert cli("share", "poster", "--json", *stack).json == {"name": "poster", "is_shared": True}
+    assert cli("share", "poster", *stack).err == "poster is shared already: everybody who has a key may run it.\n"
+    assert [one["source"] for one in cli("ls", "--json").json["workflows"]] == ["operator"]
+    assert cli("unshare", "poster", "--json", *stack).json == {"name": "poster", "is_shared": False}
+
+
+@pytest.mark.parametrize("action", ["share", "unshare"])
+def test_only_what_the_operator_has_is_shared_or_taken_back(cli: Cli, operators: ApiWorld, action: str) -> None:
+    cli("push", "poster", "poster.json")
+    cli("push", "retired", "poster.json", "--shared", "--stack", "mine")
+    cli("rm", "retired", "--shared", "--stack", "mine")
+    for name in ("poster", "nowhere", "retired"):
+        done = cli(action, name, "--stack", "mine")
+        assert (done.status, done.out) == (1, "")
+        assert f"the operator has no workflow '{name}': `workflows ls --shared` shows those there are" in done.err
+    assert [one["source"] for one in cli("ls", "--json").json["workflows"]] == ["own"]
+    with pytest.raises(SystemExit) as caught:
+        cli(action, "poster")
+    assert caught.value.code == 2
+
+
 def test_an_owner_changes_nothing_of_the_operators(cli: Cli, operators: ApiWorld) -> None:
     operators.services.workflows.push(Version(name="poster", number=0, owner="", graph=GRAPH))
     operators.services.workflows.share("poster")
