@@ -172,7 +172,7 @@ class Gateway:
         """What the authorizer knows of the caller."""
         if _is_public(request.method, request.path):
             return {}
-        header = request.headers.get("Authorization", "")
+        header = ",".join(request.headers.getall("Authorization", []))  # as the event has a header that came twice
         if not header:
             raise Refused(HTTPStatus.UNAUTHORIZED, "Unauthorized", hint=Unauthorized(WITHOUT_KEY))
         known_until, context = self._known.get(header, (0.0, {}))

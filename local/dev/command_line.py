@@ -9,10 +9,8 @@ import argparse
 import os
 import re
 import shlex
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +26,7 @@ from local.aws.gateway import PortTaken
 from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, MODEL_VARIABLES, NotListening, ProcessDied
 from local.aws.release import ReleaseWish
 from local.dev import API_KEY, Backend, DevStack, StoppedEarly
+from local.dev.ending import Ending
 
 ROOT = Path(__file__).parents[2]
 PORT = 8189
@@ -77,16 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log_folder=options.log_dir or log_folder_of(options.port),
         environment=prices(os.environ),
     )
-    asked_to_end = threading.Event()
 
-    def end(*_: object) -> None:
-        if not asked_to_end.is_set():
-            print("stopping …", file=sys.stderr, flush=True)
-        asked_to_end.set()
+    def end() -> None:
+        print("stopping …", file=sys.stderr, flush=True)
         stack.end_soon()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    ending = Ending(end)
     written: list[Path] = []
     try:
         with console.status("Starting"):
@@ -98,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"comfy-serverless is ready at {stack.url}  key: {key}  docs: {stack.url}/docs", flush=True)
         print(f"Console: {stack.url}/", flush=True)
         console.print(f"In another terminal: source {_short(written[-1])}", style="dim", soft_wrap=True)
-        asked_to_end.wait()
+        ending.wait()
     except StoppedEarly:
         pass
     except (PortTaken, ProcessDied, NotListening, OSError) as error:

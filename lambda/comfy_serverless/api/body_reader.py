@@ -122,7 +122,10 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
             try:
                 text = part.content.decode()
             except UnicodeDecodeError:
-                raise Malformed(f"has a field {part.name[:100]!r} that is no text in UTF-8") from None
+                files = " or ".join(repr(name) for name in sorted(self._files))
+                raise Malformed(
+                    f"has a field {part.name[:100]!r} that is no text in UTF-8 (a file goes into {files})"
+                ) from None
             if part.name in self._lists:
                 form.setdefault(part.name, []).append(text)
             else:

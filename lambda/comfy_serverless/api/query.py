@@ -64,4 +64,4 @@ def _has_key(name: str, with_keys: str | None) -> bool:
 def _problem(name: str, known: Collection[str], guesses: Guesses) -> str:
     near = guesses.near(name, known, bare=lambda one: one.partition("[")[0].lower())
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}" if known else "it has none"
-    return f"is no parameter of this route; {hint}"
+    return f"is no parameter of this route ({hint})"

@@ -65,11 +65,47 @@ class CommandParser(argparse.ArgumentParser):
             return found, []
         return super().parse_known_args(args, namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
+        """As argparse's. Raises WrongUsage for what is not known."""
+        found, further = self.parse_known_args(args, namespace)
+        if further:
+            self.refuse(further)
+        return found
+
+    def add_subparsers(self, **options: Any) -> argparse._SubParsersAction[Any]:  # noqa: ANN401
+        """As argparse's; of commands and actions, each answers for the arguments behind it."""
+        return super().add_subparsers(parser_class=_InnerParser, **options)
+
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and raise WrongUsage."""
         self.print_usage(sys.stderr)
         print(f"{self.prog}: error: {message}", file=sys.stderr)
         raise WrongUsage(message)
+
+    def refuse(self, further: Sequence[str]) -> NoReturn:
+        """Raise WrongUsage for arguments that nothing takes, with the option that was probably meant."""
+        option = next((word.partition("=")[0] for word in further if word.startswith("-")), "")
+        known = [name for action in self._actions for name in action.option_strings]
+        self.error(f"unrecognized arguments: {' '.join(further)}{_meant(option, known)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401
+        if action.choices is not None and value not in action.choices:
+            listed = [str(one) for one in action.choices]
+            meant = _meant(str(value), listed)
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant}; choose from {', '.join(listed)}")
+
+
+class _InnerParser(CommandParser):
+    """That of a command, or of an action: what it does not take, nothing takes, and its own usage says what it does."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's. Raises WrongUsage for what is not known."""
+        found, further = super().parse_known_args(args, namespace)
+        if further:
+            self.refuse(further)
+        return found, []
 
 
 def add_command(
@@ -302,6 +338,14 @@ def lose_stdout(error: StdoutLost) -> int:
         return READER_GONE
     say(f"what this command prints could not be written: {error.strerror}")
     return FAILED
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """` (did you mean …?)`, or nothing if none comes near."""
+    from comfy_serverless.graph.near import Guesses
+
+    near = Guesses().near(name, known) if name else []
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _width() -> int | None:

@@ -11,6 +11,7 @@ import logging
 import math
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -182,7 +183,8 @@ def _ctrl_c_cancels(connector: ComfyConnector, prompt_id: str) -> Iterator[None]
 
     def cancel(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, previous)
-        connector.cancel(prompt_id)
+        # Not here: this may come while the main thread holds a lock of the connector.
+        threading.Thread(target=connector.cancel, args=(prompt_id,), name="cancel", daemon=True).start()
 
     previous = signal.signal(signal.SIGINT, cancel)
     try:

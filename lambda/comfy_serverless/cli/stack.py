@@ -104,7 +104,10 @@ class Stack:
         """The newest batch of a name that was dropped, or any by its id. Raises NotFound if there is none (yet)."""
         batch = self.newest(name) or self.batches.get(name)
         if batch is None:
-            raise NotFound(f"there is no batch {name!r}: it takes a moment from the drop until it is known.")
+            raise NotFound(
+                f"there is no batch {name!r}: it takes a moment from the drop until it is known. "
+                "`comfy-serverless batch ls` lists them."
+            )
         return batch
 
 

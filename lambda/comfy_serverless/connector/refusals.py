@@ -83,6 +83,8 @@ def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> 
     if not lines:
         details = str(error.get("details") or "").strip()
         message = str(error.get("message") or "ComfyUI refused the workflow").rstrip(".")
+        if error.get("type") == "prompt_no_outputs":
+            details = "no node in it saves or shows anything. Add one that does, such as SaveImage"
         lines = [_cut(f"{message}: {details}" if details else message)]
     return InvalidWorkflow(_in_one(lines), details={"error": dict(error), "node_errors": dict(node_errors)})
 
@@ -301,7 +303,7 @@ def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
             return (
                 f'an asset is named by its file\'s name, or by {{"__type": "core/ASSET", "info": {{"id": "{name}"}}}}'
             )
-        return "ComfyUI has no such file: give it with --input, or in `inputs` of the job"
+        return "ComfyUI has no such file: give it with --input, in `inputs` of the job, or by `upload_image` of Python"
     if problem.get("type") != "value_not_in_list":
         return ""
     extra = _extra(problem)

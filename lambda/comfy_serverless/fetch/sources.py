@@ -218,8 +218,8 @@ def parse(text: str) -> Source:
         raise Unusable(f"{scheme}: addresses are not accepted; send {ACCEPTED}")
     if scheme or "." in text or "\\" in text or len(text) < _MIN_BASE64_LENGTH:
         raise Unusable(
-            f"this is a file name or a word; send {ACCEPTED}. A file that is in ComfyUI's input folder "
-            'already belongs in the workflow or in "set"'
+            f"this is a file name or a word, and no upload of yours has this name; send {ACCEPTED}. A file that is in "
+            'the input folder of ComfyUI already belongs in the workflow or in "set"'
         )
     return Embedded(text)
 

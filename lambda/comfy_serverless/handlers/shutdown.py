@@ -54,8 +54,12 @@ def drain_on_sigterm(*, worker: Drains, stop_engine: Callable[[], None], leave: 
 
     thread = threading.Thread(target=shut_down, name="shutdown", daemon=True)
 
+    is_begun = False
+
     def begin(_number: int, _frame: FrameType | None) -> None:
-        if not thread.ident:
+        nonlocal is_begun
+        if not is_begun:
+            is_begun = True  # before the thread begins: another signal may come meanwhile
             thread.start()
 
     signal.signal(signal.SIGTERM, begin)

@@ -145,7 +145,7 @@ class ModelRequest(_Request):
         if first not in MODEL_FOLDERS:
             near = difflib.get_close_matches(first[:100], MODEL_FOLDERS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(MODEL_FOLDERS)}"
-            raise ValueError(f"is not a model folder of ComfyUI; {hint}")
+            raise ValueError(f"is not a model folder of ComfyUI ({hint})")
         if len(inner) > MAX_MODEL_SUBFOLDERS or not all(map(_is_plain_name, inner)):
             raise ValueError("must be a model folder or a plain subfolder of one, like 'loras/styles'")
         like_a_file = next((part for part in inner if part.lower().endswith(MODEL_ENDINGS)), None)
@@ -378,7 +378,7 @@ def unknown_field(location: Sequence[int | str], model: type[BaseModel]) -> str:
     names = [field.alias or name for name, field in model.model_fields.items()]
     near = difflib.get_close_matches(str(location[-1])[:100], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-    return f"is not a field of a request; {hint}"
+    return f"is not a field of a request ({hint})"
 
 
 def problem_in_words(kind: str, message: str) -> str:

@@ -7,6 +7,7 @@ Nothing here needs the libraries of AWS.
 
 from __future__ import annotations
 
+import os
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -84,6 +85,11 @@ def _version(name: str, folder: Folder, declared: Mapping[str, Any]) -> Version:
     bare = name.removesuffix("@0").removesuffix(f"@{LIVE}")
     if (version := folder.version(bare, declared)) is not None:
         return version
+    if os.path.isfile(name):  # noqa: PTH113  (it takes every text, also one that is no path)
+        raise InvalidRequest(
+            f"{name[:200]!r} is a file, and a text is the name of a workflow in {folder.path}: give what is in the "
+            "file, as `ComfyConnector.load_payload(…)` reads it."
+        )
     near = Guesses().near(bare, folder.names())
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(folder.names()[:_MOST_LISTED]) or 'none'}."
     pushed = " A version that was pushed runs where it was pushed, over HTTP." if _is_pushed(name) else ""

@@ -237,6 +237,12 @@ def test_a_form_without_a_part_is_refused(api: ApiWorld, missing: str) -> None:
 WHOLE = form([("content_type", "image/png"), ("file_path", "photo.png")], PICTURE)
 
 
+def test_a_picture_in_another_field_is_told_which_field_takes_it(api: ApiWorld) -> None:
+    answer = send(api, WHOLE.replace(b'name="file"', b'name="image"'))
+    assert answer.status == 422
+    assert "'image' that is no text in UTF-8 (a file goes into 'file')" in answer.json["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [

@@ -55,6 +55,30 @@ def test_the_help_has_an_example_of_this_very_command_and_its_exit_codes(words: 
     assert "exit codes: 0 done" in text
 
 
+@pytest.mark.parametrize(
+    ("line", "usage", "words"),
+    [
+        ("rn", "[-h] [--version] COMMAND", "invalid choice: 'rn' (did you mean run?); choose from run, convert,"),
+        ("batch statsu x", "batch [-h] ACTION", "invalid choice: 'statsu' (did you mean status?); choose from run,"),
+        ("jobs ls --status done", "jobs ls [-h]", "invalid choice: 'done'; choose from queued, running,"),
+        ("jobs show x --jsn", "jobs show [-h]", "unrecognized arguments: --jsn (did you mean --json?)"),
+        ("run a.json --sett seed=4", "run [-h]", "unrecognized arguments: --sett seed=4 (did you mean --set?)"),
+        ("jobs show x y", "jobs show [-h]", "unrecognized arguments: y"),
+        ("--verison", "[-h] [--version] COMMAND", "unrecognized arguments: --verison (did you mean --version?)"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_the_usage_of_its_own_command_and_what_was_meant(
+    line: str, usage: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith(f"usage: comfy-serverless {usage}")
+    assert f"error: {'argument ' if 'invalid choice' in words else ''}" in told
+    assert words in told
+
+
 def test_every_list_is_called_ls_and_taken_as_list_too() -> None:
     lists = [words for words in LEAVES if words[-1] == "ls"]
     told = " ".join(words[0] for words in lists)

@@ -87,6 +87,17 @@ def test_a_batch_from_the_file_to_its_report_and_again(
     assert len(world.work()) == 2
 
 
+def test_bad_lines_hide_no_line_that_failed(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(world, tmp_path, b"no\n" * 4 + manifest(8), "--force")
+    world.work(failing=1)
+    look_at_newest(world, "many")
+    assert run("status", "many") == 3
+    printed = capsys.readouterr().out
+    assert printed.count("failed     line ") == 3
+    assert "and 1 more" in printed, "bad lines"
+    assert "in all 8 node_execution_error" in printed
+
+
 def test_a_batch_is_not_taken_for_the_one_of_the_same_name_before(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,6 +265,19 @@ def test_a_manifest_that_would_fail_is_not_sent_unless_it_is_wanted(
     file.write_bytes(b"\n\n")
     with pytest.raises(InvalidRequest, match="no line"):
         run("submit", str(file), "--force")
+
+
+def test_a_mistake_of_every_line_is_told_once_and_hides_no_other(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "many.jsonl"
+    lines = [json.dumps({"workflow": "x", "inputs": {"1.image": f"{number}.jpg"}}) for number in range(1, 41)]
+    file.write_text("\n".join([*lines, "hello", "hello", *(f'{{"field{letter}": 1}}' for letter in "abcdefghijk")]))
+    with pytest.raises(InvalidRequest) as refused:
+        run("submit", str(file))
+    _, *told = refused.value.message.splitlines()
+    assert told[0].startswith("  lines 1, 2, 3, 4, 5 and 35 more, e.g. 1.image: '1.jpg': there is no such file")
+    assert told[1].startswith("  lines 41, 42: the line is not JSON")
+    assert told[10] == "  and 3 more lines (--json lists the first 1,000)"
+    assert len(refused.value.details["problems"]) == 53
 
 
 def test_what_a_manifest_asks_for_once_or_at_random_is_told(

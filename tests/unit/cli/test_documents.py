@@ -149,7 +149,7 @@ def test_the_numbers_that_comfyui_writes_into_pictures_are_read(tmp_path: Path) 
         (b"[" * 200_000, InvalidRequest, "nested too deeply"),
         (EDITOR, InvalidWorkflow, "has no nodes"),
         ([1], InvalidRequest, "not a list"),
-        ({"workflow": GRAPH, "sett": {}}, InvalidRequest, "sett: is not a field of a request; did you mean 'set'"),
+        ({"workflow": GRAPH, "sett": {}}, InvalidRequest, r"sett: is not a field of a request \(did you mean 'set'"),
         ({"workflow": GRAPH, "set": [1]}, InvalidRequest, "set: should be"),
         ({"workflow": GRAPH, "deadline_s": "x"}, InvalidRequest, "deadline_s: should be"),
         ({"workflow": 5}, InvalidRequest, "workflow: must be a workflow"),

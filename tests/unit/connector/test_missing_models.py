@@ -137,7 +137,9 @@ def test_a_file_that_is_not_there_is_told_with_how_to_give_it() -> None:
     }
     said = {"1": {"errors": [problem], "dependent_outputs": [], "class_type": "LoadImage"}}
     message = refusal(FAILED, said).message
-    assert message.endswith("a.png (ComfyUI has no such file: give it with --input, or in `inputs` of the job)")
+    assert message.endswith(
+        "a.png (ComfyUI has no such file: give it with --input, in `inputs` of the job, or by `upload_image` of Python)"
+    )
 
 
 def test_the_bare_id_of_an_asset_is_told_with_how_to_name_it() -> None:

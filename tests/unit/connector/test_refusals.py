@@ -16,6 +16,15 @@ from comfy_serverless.errors import (
     OutOfMemory,
 )
 
+
+def test_a_workflow_without_outputs_is_told_what_it_lacks() -> None:
+    """In the words of ComfyUI's `POST /prompt`."""
+    said = {"type": "prompt_no_outputs", "message": "Prompt has no outputs", "details": "", "extra_info": {}}
+    assert refusal(said, {}).message == (
+        "Prompt has no outputs: no node in it saves or shows anything. Add one that does, such as SaveImage"
+    )
+
+
 ADVICE = "\nCUDA kernel errors might be asynchronously reported at some other API call.\nFor debugging consider passing"
 
 

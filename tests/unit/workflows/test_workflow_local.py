@@ -91,6 +91,11 @@ def test_what_the_editor_saved_is_converted_and_goes_along(folder: Path) -> None
     assert found["extra_data"]["extra_pnginfo"]["workflow"] == editor_samples.plain(prefix="x")
 
 
+def test_a_file_is_told_from_a_name(folder: Path) -> None:
+    with pytest.raises(ComfyError, match=r"is a file, .* `ComfyConnector.load_payload\(…\)` reads it"):
+        here(folder, str(folder / "poster.json"))
+
+
 @pytest.mark.parametrize(
     ("name", "inputs", "words"),
     [

@@ -75,7 +75,7 @@ class OfStack:
         }[action]
         if not self.stack.batches.set_status(known.id, wanted, was=was):
             newest = self._batch(known)
-            raise InvalidRequest(f"the batch {known.name} cannot be {wanted.value} now: it is {newest.status.value}.")
+            raise InvalidRequest(f"{action} does nothing to the batch {known.name} now: it is {newest.status.value}.")
         is_resume = action == "resume"
         self.stack.send(Order(batch_id=known.id, start=0 if is_resume else None, is_resume=is_resume))
         return wanted.value
@@ -149,11 +149,12 @@ class OfStack:
             return known
         summary = Results.of(self.stack.s3, batch).summary() if batch.report is not None else {}
         bad = islice(self.stack.batches.bad_lines(batch.id), _SHOWN)
+        failures = [one for one in summary.get("first_failures", ()) if one["status"] != "bad"]
         return replace(
             known,
             completed_at=summary.get("completed_at"),
             bad_lines=[{"line": one.line, "message": one.message} for one in bad],
-            first_failures=list(summary.get("first_failures", ()))[:_SHOWN],
+            first_failures=failures[:_SHOWN],
             codes=summary.get("codes", {}),
             curable=summary.get("curable"),
         )

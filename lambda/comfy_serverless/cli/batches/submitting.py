@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from comfy_serverless.cli.batches.check import Findings, LocalFiles, Workflows, check
+from comfy_serverless.cli.batches.check import MAX_PROBLEMS, Findings, LocalFiles, Problem, Workflows, check
 from comfy_serverless.cli.batches.manifest import Manifest, batch_name, opened
 from comfy_serverless.cli.batches.sending import rewritten
 from comfy_serverless.cli.habits import counted, say
@@ -23,8 +25,11 @@ from comfy_serverless.settings import Settings
 if TYPE_CHECKING:
     from comfy_serverless.cli.batches.place import Place, Taken
 
-#: Problems and duplicates that are named one by one.
+#: Kinds of problems, and duplicates, that are named one by one.
 SHOWN = 10
+#: Of the lines that have one and the same problem.
+_LINES_NAMED = 5
+_QUOTED = re.compile(r"'[^']*'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +139,8 @@ def _judge(file: Path, findings: Findings, *, force: bool) -> None:
         raise InvalidRequest(f"{file} has no line with a job request.")
     if not findings.bad:
         return
-    shown = "\n".join(f"  line {problem.line}: {problem.text}" for problem in findings.problems[:SHOWN])
-    more = f"\n  and {findings.bad - SHOWN:,} more" if findings.bad > SHOWN else ""
-    said = f"{findings.bad:,} of {counted(findings.requests, 'line')} of {file} would fail:\n{shown}{more}"
+    shown = "\n".join(_by_reason(findings))
+    said = f"{findings.bad:,} of {counted(findings.requests, 'line')} of {file} would fail:\n{shown}"
     if force:
         say(f"note: {said}")
         return
@@ -145,6 +149,22 @@ def _judge(file: Path, findings: Findings, *, force: bool) -> None:
         "others nothing.",
         details={"problems": [{"line": problem.line, "message": problem.text} for problem in findings.problems]},
     )
+
+
+def _by_reason(findings: Findings) -> Iterator[str]:
+    """The problems, those of many lines once, whatever names they quote: else one mistake in each hides every other."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in findings.problems:
+        kinds.setdefault(_QUOTED.sub("", problem.text), []).append(problem)
+    left = findings.bad
+    for problems in islice(kinds.values(), SHOWN):
+        numbers = ", ".join(str(problem.line) for problem in problems[:_LINES_NAMED])
+        more = f" and {len(problems) - _LINES_NAMED:,} more" if len(problems) > _LINES_NAMED else ""
+        like = ":" if len({problem.text for problem in problems}) == 1 else ", e.g."
+        yield f"  line{'' if len(problems) == 1 else 's'} {numbers}{more}{like} {problems[0].text}"
+        left -= len(problems)
+    if left:
+        yield f"  and {counted(left, 'more line')} (--json lists the first {MAX_PROBLEMS:,})"
 
 
 def _told(findings: Findings) -> Iterator[str]:

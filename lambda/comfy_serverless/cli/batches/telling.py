@@ -181,8 +181,9 @@ def _lines(told: dict[str, Any], progress: BatchProgress) -> Iterator[str]:
     if progress.bad > len(told["bad_lines"]):
         yield line("", f"and {progress.bad - len(told['bad_lines']):,} more")
     for failure in told["first_failures"]:
-        if failure["status"] != "bad":
-            yield line("failed", f"line {failure['line']}: {failure['code']}: {failure['message']}")
+        yield line("failed", f"line {failure['line']}: {failure['code']}: {failure['message']}")
+    if told["codes"] and sum(told["codes"].values()) > len(told["first_failures"]):
+        yield line("", "in all " + ", ".join(f"{count:,} {code}" for code, count in told["codes"].items()))
     if told["report"] is None:
         return
     yield line("report", told["report"])

@@ -108,8 +108,8 @@ def refuse_names_of_others(graph: Mapping[str, Any], inputs: Mapping[str, object
     }
     if problems:
         raise MissingAsset(
-            f"Inputs cannot be used: {listing(problems, form='{} {}')}. Give the file itself, e.g. by the s3_uri of "
-            f'the output: "inputs": {{"{next(iter(problems))}": "s3://…"}}.',
+            f"Inputs cannot be used: {listing(problems, form='{} {}')}. Give the file itself: upload it, and give its "
+            f'name; or give an address: "inputs": {{"{next(iter(problems))}": "s3://…"}} (of an output: its s3_uri).',
             details={"inputs": problems},
         )
 

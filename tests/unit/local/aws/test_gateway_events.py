@@ -139,6 +139,17 @@ def test_without_a_key_the_gateway_itself_refuses_and_with_one_the_authorizer_is
     assert "body" not in gateway.asked[0]
 
 
+def test_a_key_that_is_sent_twice_in_a_request_is_not_kept_as_what_is_known_of_the_key() -> None:
+    gateway = GatewayWorld(ok)
+
+    async def first_doubled(client: TestClient[Any, Any]) -> None:
+        await client.get("/x", headers=[*AUTHORIZATION.items(), *AUTHORIZATION.items()])
+        await client.get("/x", headers=AUTHORIZATION)
+
+    gateway.ask(first_doubled)
+    assert [event["identitySource"] for event in gateway.asked] == [["Bearer key,Bearer key"], ["Bearer key"]]
+
+
 @pytest.mark.parametrize("path", ["/api/v2/health", "/openapi.json", "/docs", "/", "/console/main.js"])
 def test_public_routes_need_no_key(path: str) -> None:
     gateway = GatewayWorld(ok, authorizer={"isAuthorized": False})

@@ -30,7 +30,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("source", "message"),
         [
-            ("photo.png", "file name or a word; send an s3://"),
+            ("photo.png", "file name or a word, and no upload of yours has this name; send an s3://"),
             ("photo", "file name or a word"),
             ("", "file name or a word"),
             ("C:\\photos\\a.png", "file name or a word"),

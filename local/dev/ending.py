@@ -1,0 +1,36 @@
+"""The end of `make dev`, for which somebody asks by a signal, once or as often as a terminal sends it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+
+class Ending:
+    """Waits for SIGINT or SIGTERM.
+
+    A handler comes in the middle of anything, also of another handler (make and a terminal each send one), so it must
+    take no lock, as an Event does. It puts into a SimpleQueue, which is made for that; a thread does all else.
+
+    Args:
+        begin: called once, in that thread, at the first signal.
+    """
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self._asked: SimpleQueue[int] = SimpleQueue()
+        self._is_asked = threading.Event()
+        self._begin = begin
+        threading.Thread(target=self._end, name="the end", daemon=True).start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _frame: self._asked.put(number))
+
+    def wait(self) -> None:
+        """Return once `begin` has been called."""
+        self._is_asked.wait()
+
+    def _end(self) -> None:
+        self._asked.get()
+        self._begin()
+        self._is_asked.set()
