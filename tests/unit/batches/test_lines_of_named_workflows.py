@@ -233,7 +233,7 @@ def test_a_line_of_a_shared_one_runs_although_that_is_shared_no_more_and_later_l
     assert [graph["3"]["inputs"]["steps"] for _, graph in named.jobs().values()] == [5, 5]
     later = named.world.begin(lines({"workflow": "poster"}, {"workflow": "shared/poster@1"}), key="batches/2.jsonl")
     named.world.read_all()
-    assert sorted(named.bad(later)) == [1, 2]
+    assert named.bad(later).keys() == {1, 2}
     assert all(message.startswith("there is no workflow 'poster'") for message in named.bad(later).values())
 
 

@@ -18,6 +18,7 @@ from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.usage_items import Account
 from tests.unit.jobs_table import NAME, REGION, aws, create_table
+from tests.unit.table_clock import TableClock
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 DAYS = ("--from", "2026-11-01", "--to", "2026-11-30")
@@ -31,6 +32,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": REGION}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr(stack, "these_outputs", lambda _stack, name: {name: NAME})
+    TableClock(monkeypatch, int(NOW.timestamp()))
     with aws() as session:
         yield create_table(session)[0]
 

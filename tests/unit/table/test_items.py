@@ -6,7 +6,7 @@ import ast
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from comfy_serverless.workflows.items import Head, VersionRow
 from comfy_serverless.workflows.recheck import Found, Round
 from tests.reach import meant
 from tests.unit.jobs_table import aws, create_table
-from tests.unit.table.written_items import written_items
+from tests.unit.table.written_items import AT, written_items
 from tests.unit.table_clock import TableClock
 
 FOLDER = Path("tests/fixtures/formats")
@@ -85,6 +85,14 @@ READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
 
 def stored(name: str) -> Item:
     return from_item(json.loads((FOLDER / f"item_{name}.json").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _when_they_were_written() -> Iterator[None]:
+    """An item that has expired is gone for whoever reads the table."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        TableClock(monkeypatch, int(AT.timestamp()))
+        yield
 
 
 @pytest.fixture(scope="module")
