@@ -20,7 +20,7 @@ from comfy_serverless.connector.engine_declares import EngineDeclares
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.folders import EngineFolders, are_here, names_below
 from comfy_serverless.connector.import_report import NotImported
-from comfy_serverless.connector.launch import choose_engine, folders_of
+from comfy_serverless.connector.launch import choose_engine, folders_of, model_paths_config
 from comfy_serverless.connector.local_files import LocalFiles
 from comfy_serverless.connector.made_files import WRITTEN, MadeFiles, Remembered
 from comfy_serverless.connector.process import ComfyProcess
@@ -87,6 +87,7 @@ class Engine(EngineDeclares):
 
         def command(port: int) -> list[str]:
             self._first_port = self._first_port or port
+            model_paths_config(self._settings)  # it may have been cleaned up since the last start
             return [*choice.arguments(port, first_port=self._first_port), *more]
 
         return ComfyProcess(

@@ -82,12 +82,12 @@ class LateFiles:
         roots = [folders[kind] for kind in WRITTEN if kind in folders]
         if self._standing is None:
             self._standing = self._what_stands(folders["input"].resolve(), last, roots)
+        elif not self._standing_file.exists():
+            self._note_standing(folders["input"].resolve(), self._standing)
         if last is not None and last.owner == whose:
-            if last.until_s == math.inf and self._owner == whose:
-                with suppress(OSError):
-                    os.utime(self._turn_file)
-            else:
-                self._owner = whose
+            is_told = last.until_s == math.inf and self._owner == whose
+            self._owner = whose
+            if not (is_told and _touched(self._turn_file)):
                 self._tell(None)
             return
         if last is not None:
@@ -108,8 +108,10 @@ class LateFiles:
         """Note that the runs of the owner have just ended."""
         if self._owner is not None:
             with suppress(OSError):
-                os.utime(self._turn_file)
                 self._running_file.unlink(missing_ok=True)
+            if not _touched(self._turn_file):
+                self._tell(None)
+            _touched(self._standing_file)
 
     def end(self) -> None:
         """Note that the engine has ended: what comes from now on is the operator's."""
@@ -151,12 +153,15 @@ class LateFiles:
             self._remembered.folders = {path for path in folders if (birth_s(path) or 0.0) < last.since_s}
         if standing is None:
             standing = Standing(str(folder), own_folders())
+        self._note_standing(folder, standing)
+        return standing
+
+    def _note_standing(self, folder: Path, standing: Standing) -> None:
         try:
             _write(self._standing_file, {"folder": str(folder), **standing.as_saved()})
         except OSError as error:
             logger.warning("what is in ComfyUI's input folder cannot be noted for other processes: %s", error)
             self._standing_file.unlink(missing_ok=True)
-        return standing
 
     def _standing_since(self, folder: Path, last: _Last) -> Standing | None:
         """What the operator has in the input folder, but for what has come with the last runs; None if it is new."""
@@ -266,6 +271,15 @@ class LateFiles:
             size_bytes += _size_bytes(path)
             if size_bytes > MAX_KEPT_BYTES and (path in kept_before or size_bytes > free_bytes):
                 _remove(path)
+
+
+def _touched(file: Path) -> bool:
+    """Make a file new, which is cleaned up when it is old; whether it was there."""
+    try:
+        os.utime(file)
+    except OSError:
+        return False
+    return True
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.connector.folders import beside
+from comfy_serverless.connector.places import beside
 from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.worker.inputs import cache as cache_module
