@@ -68,7 +68,9 @@ def places(temporary: Path, worker: SharedWorker) -> list[Path]:
     """All that a cleaner may find old, deepest last: what is ours, and folders of ComfyUI's that jobs use."""
     ours = [path for path in temporary.rglob("*") if not path.is_relative_to(worker.base)]
     engines = [worker.base / name for name in ("input", "output", "temp")]
-    return sorted([*ours, *engines, *(path for folder in engines for path in folder.rglob("*") if path.is_dir())])
+    folders = [path for folder in engines for path in folder.rglob("*") if path.is_dir()]
+    # What is kept of a job that is over goes by itself.
+    return sorted(path for path in (*ours, *engines, *folders) if "runs" not in path.parts)
 
 
 def remove(path: Path) -> None:
