@@ -149,6 +149,16 @@ def tiff_with_tiles(tile: int, *, frames: int = 1) -> bytes:
     return bytes(content)
 
 
+def tiff_of_tags(pages: int, tags: int) -> bytes:
+    """A TIFF of pages of a pixel, each of which has so many tags that mean nothing, whose values are elsewhere."""
+    entries = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 0), (277, 1), (278, 1), (279, 1)]
+    page = struct.pack("<H", len(entries) + tags)
+    page += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    page += b"".join(struct.pack("<HHII", 1000 + number, 4, 2, 8) for number in range(tags))
+    nexts = [8 + (number + 1) * (len(page) + 4) for number in range(pages - 1)]
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(page + struct.pack("<I", place) for place in [*nexts, 0])
+
+
 def jpeg_with_scans(size: tuple[int, int], more: int, *, has_end: bool = True) -> bytes:
     """A progressive JPEG whose last scan stands there so many times more."""
     whole = picture("JPEG", size, progressive=True, quality=10)
