@@ -196,7 +196,7 @@ def test_a_slow_file_of_one_job_delays_no_other_job(files: Files) -> None:
         assert wait_until(lambda: len(files.sandbox._waiting) == 4)
         assert [files.check(turn=name) for name in ("a", "b", "a")] == [".png"] * 3
         assert not any(check.done() for check in slow[1:]), "one at a time"
-        os.truncate(files.slow, 100)
+        os.truncate(files.slow, 10)
         for check in slow:
             assert isinstance(check.exception(PATIENCE_S), Refused)
 
