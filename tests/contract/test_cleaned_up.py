@@ -65,12 +65,12 @@ def run(worker: SharedWorker, owner: str, *, deadline_s: float = PATIENCE_S) -> 
 
 
 def places(temporary: Path, worker: SharedWorker) -> list[Path]:
-    """All that a cleaner may find old, deepest last: what is ours, and folders of ComfyUI's that jobs use."""
-    ours = [path for path in temporary.rglob("*") if not path.is_relative_to(worker.base)]
+    """All that a cleaner may find old: what is ours, and folders of ComfyUI's that jobs use."""
+    # The worker tidies up meanwhile, which `os.walk` takes as it comes; and what is kept of jobs that are over goes.
+    found = {Path(folder, name) for folder, *names in os.walk(temporary) for name in (*names[0], *names[1])}
+    ours = {path for path in found if not path.is_relative_to(worker.base) and "runs" not in path.parts}
     engines = [worker.base / name for name in ("input", "output", "temp")]
-    folders = [path for folder in engines for path in folder.rglob("*") if path.is_dir()]
-    # What is kept of a job that is over goes by itself.
-    return sorted(path for path in (*ours, *engines, *folders) if "runs" not in path.parts)
+    return sorted(ours | {path for path in found if path.is_dir() and any(map(path.is_relative_to, engines))})
 
 
 def remove(path: Path) -> None:

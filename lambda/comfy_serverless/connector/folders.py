@@ -223,6 +223,11 @@ class EngineFolders:
             if waits is not None:
                 os.close(waits)
 
+    def move_strays(self, since_s: float) -> None:
+        """Move what has come into the folders that jobs write to since a moment, and is no job's, out of them."""
+        with self._change:
+            self._late.move_strays(self._written(), since_s)
+
     def _clear_for(self, owner: str | None) -> None:
         """Make the folders ready for a job of this owner, now that this process has them. Raises OSError."""
         try:

@@ -196,14 +196,7 @@ class LateFiles:
         if not late and not others:
             return
         kept_before = set(self._kept())
-        if moved := [path for path in late if self.move_out(path)]:
-            logger.warning(
-                "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
-                "They were moved to %s before another owner's run: %s",
-                *(len(moved), self._keep_in, _shown(moved, roots)),
-            )
-        for path in moved:
-            self._remove_empty(path.parent, roots)
+        self._move_late(late, roots)
         if brought := [path for path in others if self.move_out(path)]:
             logger.warning(
                 "%d files or folders came into ComfyUI's input folder while jobs of one owner were there. They were "
@@ -211,6 +204,29 @@ class LateFiles:
                 *(len(brought), self._keep_in, _shown(brought, [input_folder])),
             )
         self._make_room(kept_before)
+
+    def move_strays(self, roots: list[Path], since_s: float) -> None:
+        """Move out what has come since a moment, all of which is no run's that has been there."""
+        found = [
+            Path(name)
+            for root in roots
+            for name, _ in self._remembered.changed_files(str(root), since_s=since_s)
+            if (birth_s(name) or since_s) >= since_s
+        ]
+        if found:
+            kept_before = set(self._kept())
+            self._move_late(found, roots)
+            self._make_room(kept_before)
+
+    def _move_late(self, late: list[Path], roots: list[Path]) -> None:
+        if moved := [path for path in late if self.move_out(path)]:
+            logger.warning(
+                "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
+                "They were moved to %s, away from another owner's run: %s",
+                *(len(moved), self._keep_in, _shown(moved, roots)),
+            )
+        for path in moved:
+            self._remove_empty(path.parent, roots)
 
     def _is_late(self, path: Path, state: os.stat_result) -> bool:
         """Whether a file has come since, and not only a new name, right or time for one that was there."""
