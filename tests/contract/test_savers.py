@@ -131,9 +131,9 @@ def test_what_a_node_writes_on_and_on_is_not_another_owners_whose_nodes_save_in_
     assert not any(name for names in came for name in names if "hen" in name)
 
 
-def plain(class_type: str, value: str, **inputs: Any) -> dict[str, Any]:
-    """A node of ComfyUI's own that saves two pictures, or what has no picture."""
-    pictures = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 2, "color": 0}}
+def plain(class_type: str, value: str, *, count: int = 2, **inputs: Any) -> dict[str, Any]:
+    """A node of ComfyUI's own that saves so many pictures, or what has no picture."""
+    pictures = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": count, "color": 0}}
     latent = {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}}
     checkpoint = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": Path(CHECKPOINT).name}}
     video = {"class_type": "CreateVideo", "inputs": {"images": ["images", 0], "fps": 8.0}}
@@ -159,8 +159,8 @@ PLAIN = {
     "PreviewAudio": (plain("PreviewAudio", "audio"), 1),
     "VAESave": (plain("VAESave", "vae", **PREFIX), 1),
     "SaveImageDataSetToFolder": (
-        plain("SaveImageDataSetToFolder", "images", folder_name="set", filename_prefix="hen"),
-        2,
+        plain("SaveImageDataSetToFolder", "images", count=1, folder_name="set", filename_prefix="hen"),
+        1,
     ),
 }
 
