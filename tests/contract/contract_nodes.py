@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 from leaky_nodes import keep  # type: ignore[import-not-found]
-from saver_nodes import BREAKS, CACHES, SAVES, TRICKS, files_below  # type: ignore[import-not-found]
+from saver_nodes import BREAKS, CACHES, GOES_ON, SAVES, TRICKS, files_below  # type: ignore[import-not-found]
 
 from comfy_lite.faults import OutOfMemory
 from comfy_lite.node import Directories, NodeContext, NodeResult, NodeType, Pixels
@@ -69,7 +69,9 @@ def echo(context: NodeContext, **inputs: object) -> NodeResult:
 
 def save(context: NodeContext, *, saves: str, filename_prefix: str) -> NodeResult:
     folders = context.directories
-    return NodeResult(ui=(SAVES | TRICKS | CACHES | BREAKS)[saves](folders.output, folders.temp, filename_prefix))
+    return NodeResult(
+        ui=(SAVES | TRICKS | CACHES | BREAKS | GOES_ON)[saves](folders.output, folders.temp, filename_prefix)
+    )
 
 
 def leak(context: NodeContext, *, megabytes: int, name: str) -> NodeResult:
@@ -175,7 +177,7 @@ NODES = {
             "contract",
             save,
             required={
-                "saves": ([*SAVES, *TRICKS, *CACHES, *BREAKS],),
+                "saves": ([*SAVES, *TRICKS, *CACHES, *BREAKS, *GOES_ON],),
                 "filename_prefix": ("STRING", {"default": "ComfyUI"}),
             },
             is_output=True,

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 Shown = dict[str, Any]
+#: How many files come of a node that goes on after its job, every 20 ms.
+_ON_AND_ON = 200
 
 
 def content_of(prefix: str) -> bytes:
@@ -256,6 +258,20 @@ def _a_link_in_the_input_folder(output: Path, temp: Path, prefix: str) -> Shown:
     return {}
 
 
+def _on_and_on(output: Path, temp: Path, prefix: str) -> Shown:
+    """As what uploads or encodes in the background: its files come while later jobs run."""
+
+    def write() -> None:
+        for number in range(_ON_AND_ON):
+            for folder in (output, output / prefix, temp):
+                folder.mkdir(exist_ok=True)
+                (folder / f"{prefix}-{number}.bin").write_bytes(content_of(prefix))
+            time.sleep(0.02)
+
+    threading.Thread(target=write).start()
+    return _without_making_folders(output, temp, prefix)
+
+
 #: What a node puts into the input folder, for a later job.
 CACHES: dict[str, Callable[[Path, Path, str], Shown]] = {
     function.__name__.strip("_").replace("_", " "): function
@@ -282,6 +298,8 @@ def _an_input_folder_that_is_gone(output: Path, temp: Path, prefix: str) -> Show
     return {}
 
 
+#: What goes on after its job.
+GOES_ON: dict[str, Callable[[Path, Path, str], Shown]] = {"on and on": _on_and_on}
 #: What takes a folder away that every job needs.
 BREAKS: dict[str, Callable[[Path, Path, str], Shown]] = {
     function.__name__.strip("_").replace("_", " "): function
@@ -324,14 +342,14 @@ class SaverOfAPack:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
-        saves = ([*SAVES, *TRICKS, *CACHES, *BREAKS],)
+        saves = ([*SAVES, *TRICKS, *CACHES, *BREAKS, *GOES_ON],)
         return {"required": {"saves": saves, "filename_prefix": ("STRING", {"default": "ComfyUI"})}}
 
     def run(self, saves: str, filename_prefix: str) -> dict[str, Any]:
         import folder_paths  # type: ignore[import-not-found]
 
         folders = (Path(folder_paths.get_output_directory()), Path(folder_paths.get_temp_directory()))
-        return {"ui": (SAVES | TRICKS | CACHES | BREAKS)[saves](*folders, filename_prefix)}
+        return {"ui": (SAVES | TRICKS | CACHES | BREAKS | GOES_ON)[saves](*folders, filename_prefix)}
 
 
 class FolderOfAPack:

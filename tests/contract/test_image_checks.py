@@ -33,6 +33,7 @@ from tests.unit.picture_files import (
     picture,
     png_chunk,
     png_with,
+    tiff_of_jpegs,
     tiff_with_tiles,
 )
 
@@ -79,7 +80,15 @@ def files() -> dict[str, bytes]:
     made["MPO, second image gone"] = camera[:second]
     made["MPO without its end"] = camera[:-2]
     made["BMP of runs that end early"] = bmp_of_runs(b"\x08\x05\0\0\0\2\1\1\x03\x09\0\1")
+    for has_halves in (False, True):
+        lines = b"".join(bytes([8, 16 * row + row, 0, 0]) for row in range(4)) + b"\0\1"
+        made[f"BMP of runs, {4 + 4 * (not has_halves)} bits"] = bmp_of_runs(lines, has_halves=has_halves)
     photo = picture("JPEG", SIZE)
+    scans = picture("JPEG", (64, 64), progressive=True)
+    made["TIFF of progressive JPEGs"] = tiff_of_jpegs(scans, (64, 64), strips=3)
+    made["GIF of small blocks"] = gif_of(GIF_FRAME, *[b"\x21\xfe" + b"\1x" * 2000 + b"\0"] * 20, GIF_FRAME)
+    made["PNG of many chunks"] = png_with(*[png_chunk(b"tEXt", b"a\0b")] * 20_000)
+    made["JPEG of many segments"] = photo[:2] + b"\xff\xfe\0\3x" * 20_000 + photo[2:]
     made["JPEG without its end"] = photo[:-2]
     made["JPEG with more behind it"] = photo + b"more" * 500
     made["progressive JPEG"] = picture("JPEG", SIZE, progressive=True)

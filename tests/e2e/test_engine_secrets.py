@@ -44,6 +44,7 @@ def report_of(shell: Callable[[str], str]) -> dict[str, Any]:
         time.sleep(0.1)
     report: dict[str, Any] = json.loads(text)
     assert report["looked_at"] > 0
+    assert report["ways"] == report["links"] == []
     assert {name for name in report["variables"] if name.startswith("AWS_")} <= {"AWS_REGION", "AWS_DEFAULT_REGION"}
     targets = {entry.split(" -> ")[1] for entry in report["own_descriptors"]}
     assert all(target.startswith(("/dev/null", "pipe:", "/proc/")) for target in targets), targets

@@ -24,7 +24,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import s3_client
-from comfy_serverless.connector.folders import beside
+from comfy_serverless.connector.places import beside
 from comfy_serverless.jobs.workflow_source import nobody_declares
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Worker

@@ -64,6 +64,12 @@ def gif_of(*parts: bytes, size: tuple[int, int] = (64, 64)) -> bytes:
     return b"GIF89a" + struct.pack("<HHBBB", *size, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff" + b"".join(parts) + b";"
 
 
+def gif_heads(count: int) -> bytes:
+    """Blocks of a GIF, each with the beginning of another one, which leads through all blocks behind it."""
+    head = gif_of(GIF_FRAME[:11])[:-1]
+    return (bytes([len(head)]) + head) * count
+
+
 def png_claiming(width: int, height: int, *extra: bytes) -> bytes:
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
@@ -89,12 +95,38 @@ def interlaced_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
-def bmp_of_runs(runs: bytes, size: tuple[int, int] = (8, 4)) -> bytes:
-    """A BMP packed as runs of bytes, with a palette of 256 colours."""
-    start = 14 + 40 + 1024
+def bmp_of_runs(runs: bytes, size: tuple[int, int] = (8, 4), *, has_halves: bool = False) -> bytes:
+    """A BMP packed as runs of bytes, with a palette of 256 colours; or of half bytes, with one of 16."""
+    colours, bits = (16, 4) if has_halves else (256, 8)
+    start = 14 + 40 + 4 * colours
     head = b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start)
-    head += struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, len(runs), 0, 0, 256, 0)
-    return head + b"".join(bytes([n, 255 - n, n // 2, 0]) for n in range(256)) + runs
+    head += struct.pack("<IiiHHIIiiII", 40, *size, 1, bits, 1 + has_halves, len(runs), 0, 0, colours, 0)
+    return head + b"".join(bytes([n, 255 - n, n // 2, 0]) for n in range(colours)) + runs
+
+
+def tiff_of_jpegs(jpeg: bytes, size: tuple[int, int], *, strips: int = 1) -> bytes:
+    """A TIFF whose strips are all the same JPEG. Each is as large as that."""
+    width, rows = size
+    places = 8 + len(jpeg)
+    lists = struct.pack("<3H", 8, 8, 8) + struct.pack(f"<{strips}I", *[8] * strips)
+    lists += struct.pack(f"<{strips}I", *[len(jpeg)] * strips)
+    offsets, sizes = places + 6, places + 6 + 4 * strips
+    if strips == 1:
+        offsets, sizes = 8, len(jpeg)
+    tags = [
+        (256, 1, width),
+        (257, 1, rows * strips),
+        (258, 3, places),
+        (259, 1, 7),
+        (262, 1, 6),
+        (273, strips, offsets),
+    ]
+    tags += [(277, 1, 3), (278, 1, rows), (279, strips, sizes)]
+    folder = struct.pack("<H", len(tags))
+    for number, count, value in tags:
+        folder += struct.pack("<HHII", number, 3 if number == 258 else 4, count, value)
+    head = b"II*\0" + struct.pack("<I", places + len(lists))
+    return head + jpeg + lists + folder + struct.pack("<I", 0)
 
 
 def webp_claiming(width: int, height: int) -> bytes:
@@ -115,6 +147,16 @@ def tiff_with_tiles(tile: int, *, frames: int = 1) -> bytes:
         content += b"".join(struct.pack("<HHII", number, 4, 1, value) for number, value in entries)
         content += struct.pack("<I", len(content) + 4 if frame < frames else 0)
     return bytes(content)
+
+
+def tiff_of_tags(pages: int, tags: int) -> bytes:
+    """A TIFF of pages of a pixel, each of which has so many tags that mean nothing, whose values are elsewhere."""
+    entries = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 0), (277, 1), (278, 1), (279, 1)]
+    page = struct.pack("<H", len(entries) + tags)
+    page += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    page += b"".join(struct.pack("<HHII", 1000 + number, 4, 2, 8) for number in range(tags))
+    nexts = [8 + (number + 1) * (len(page) + 4) for number in range(pages - 1)]
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(page + struct.pack("<I", place) for place in [*nexts, 0])
 
 
 def jpeg_with_scans(size: tuple[int, int], more: int, *, has_end: bool = True) -> bytes:

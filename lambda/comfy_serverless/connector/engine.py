@@ -20,7 +20,7 @@ from comfy_serverless.connector.engine_declares import EngineDeclares
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.folders import EngineFolders, are_here, names_below
 from comfy_serverless.connector.import_report import NotImported
-from comfy_serverless.connector.launch import choose_engine, folders_of
+from comfy_serverless.connector.launch import choose_engine, folders_of, model_paths_config
 from comfy_serverless.connector.local_files import LocalFiles
 from comfy_serverless.connector.made_files import WRITTEN, MadeFiles, Remembered
 from comfy_serverless.connector.process import ComfyProcess
@@ -87,6 +87,7 @@ class Engine(EngineDeclares):
 
         def command(port: int) -> list[str]:
             self._first_port = self._first_port or port
+            model_paths_config(self._settings)  # it may have been cleaned up since the last start
             return [*choice.arguments(port, first_port=self._first_port), *more]
 
         return ComfyProcess(
@@ -145,8 +146,13 @@ class Engine(EngineDeclares):
                     raise EngineUnavailable(f"the files of jobs cannot be kept apart here: {error}") from error
             return self._own_folders
 
-    def made_files(self, apart_as: str | None) -> MadeFiles:
-        """What tells the files of one run from others; see `ComfyConnector.run` for `apart_as`."""
+    def made_files(self, apart_as: str | None, *, owner: str = "", is_plain: bool = False) -> MadeFiles:
+        """What tells the files of one run from others; see `ComfyConnector.run` for `apart_as`.
+
+        Args:
+            owner: whose run it is.
+            is_plain: see `own_folder.writes_there_alone`.
+        """
 
         def view(*place: str) -> BinaryIO:
             try:
@@ -159,7 +165,10 @@ class Engine(EngineDeclares):
             return RemoteFiles(lambda place: changed_at(client, place), self._remembered, view=view, is_apart=is_apart)
         own = self.own_folders if apart_as is not None else None
         keep_in = own.kept(apart_as) if own is not None and apart_as is not None else None
-        return LocalFiles(self._folders, self._remembered, view=view, keep_in=keep_in)
+        if keep_in is None or own is None:
+            return LocalFiles(self._folders, self._remembered, view=view)
+        stray = own.move_strays if self._remembered.may_have_strays(owner, is_plain=is_plain) else None
+        return LocalFiles(self._folders, self._remembered, view=view, keep_in=keep_in, move_strays=stray)
 
     @contextmanager
     def asked(self) -> Iterator[ComfyClient]:

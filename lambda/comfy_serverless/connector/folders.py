@@ -7,13 +7,11 @@ jobs have brought and made is kept beside them, on the same file system, where f
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import logging
 import os
 import re
 import shutil
 import stat
-import tempfile
 import threading
 import time
 import uuid
@@ -23,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from comfy_serverless import locks
+from comfy_serverless.connector import places
 from comfy_serverless.connector.late_files import LateFiles
 from comfy_serverless.connector.made_files import JOBS_FOLDER, WRITTEN
 from comfy_serverless.connector.real_paths import make_writable, remove_tree, walk
@@ -36,24 +35,6 @@ UNFINISHED_NAME = re.compile(r"\.[0-9a-f-]{36}\.part")
 _MAX_RUNS = 10_000
 #: The time between two tries to get folders that another process uses, in seconds.
 _AGAIN_S = 0.02
-
-
-def beside(folder: Path) -> Path:
-    """Our own folder for one of an engine's: on the same file system, out of ComfyUI's sight, for this user alone.
-
-    Raises OSError if it cannot be made.
-    """
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    shared = Path(tempfile.gettempdir()) / f"comfy-serverless-{os.getuid()}"
-    if shared.parent.stat().st_dev != folder.stat().st_dev:
-        shared = folder.parent / ".comfy-serverless"
-    shared.mkdir(mode=0o700, exist_ok=True)
-    found = shared.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise PermissionError(f"{shared} is not a folder of this user's own")
-    own = shared / name
-    own.mkdir(mode=0o700, exist_ok=True)
-    return own
 
 
 def are_here(folders: Mapping[str, Path]) -> bool:
@@ -88,7 +69,7 @@ class EngineFolders:
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = dict(folders)
         self._made_like = _states(self._folders)
-        root = beside(self._folders["output"])
+        self._root = root = places.beside(self._folders["output"])
         self._turn, self._next = root / "turn", root / "next"
         self._change = threading.Condition()
         #: The runs that this process has had.
@@ -97,12 +78,25 @@ class EngineFolders:
         self._users: Counter[int] = Counter()
         self._held: int | None = None
         self._is_swept = False
-        self._sharers = _Sharers(beside(self._folders["input"]) / "users", root.name)
+        self._sharers = _Sharers(places.beside(self._folders["input"]) / "users", root.name)
         self._late = LateFiles(root, is_input_shared=self._sharers.are_there)
         self._kept = root / f"kept-{uuid.uuid4().hex[:12]}"
-        self._kept.mkdir(mode=0o700)
         #: Held as long as this process lives: tells its folder from those of the dead.
-        self._life = locks.lock(self._kept / _LIFE)
+        self._life = self._new_life()
+
+    def _new_life(self) -> int:
+        self._kept.mkdir(mode=0o700, exist_ok=True)
+        return locks.lock(self._kept / _LIFE)
+
+    def _make_again(self) -> None:
+        """Make our own folders again, should they have been cleaned up since the last job. Raises OSError."""
+        places.make(self._root)
+        if not locks.is_at(self._life, self._kept / _LIFE):
+            logger.warning("the folder for what jobs have made is gone, and is made again: %s", self._kept)
+            os.close(self._life)
+            self._life = self._new_life()
+        self._sharers.stay()
+        places.touch(self._turn, self._next, self._kept / _LIFE)
 
     def follow(self, folders: Mapping[str, Path]) -> None:
         """Note where the engine's folders are now: a process that takes another's place has its own temp folder."""
@@ -132,9 +126,7 @@ class EngineFolders:
                 self._late.move_out(folder)
             if (like := self._made_like.get(kind)) is not None:
                 logger.warning("ComfyUI's %s folder is gone: it is made again, empty", kind)
-                folder.mkdir(exist_ok=True)
-                os.chown(folder, like.st_uid, like.st_gid)
-                folder.chmod(stat.S_IMODE(like.st_mode))
+                _make_like(folder, like)
 
     def _restore_rights(self, kind: str, folder: Path) -> None:
         """Give ComfyUI's user the rights again that a node has taken from a folder."""
@@ -215,6 +207,7 @@ class EngineFolders:
                         self._users[me] += 1
                         return
                     if waits is None:
+                        self._make_again()
                         # Who waits holds this, so that a process with many jobs lets others have a turn.
                         waits = locks.try_lock(self._next, locks.ALONE, create=True)
                     if waits is not None and self._held is None:
@@ -229,6 +222,11 @@ class EngineFolders:
         finally:
             if waits is not None:
                 os.close(waits)
+
+    def move_strays(self, since_s: float) -> None:
+        """Move what has come into the folders that jobs write to since a moment, and is no job's, out of them."""
+        with self._change:
+            self._late.move_strays(self._written(), since_s)
 
     def _clear_for(self, owner: str | None) -> None:
         """Make the folders ready for a job of this owner, now that this process has them. Raises OSError."""
@@ -288,6 +286,15 @@ def _states(folders: Mapping[str, Path]) -> dict[str, os.stat_result]:
     return {kind: folder.stat() for kind, folder in folders.items() if kind in _ALWAYS_THERE and folder.is_dir()}
 
 
+def _make_like(folder: Path, like: os.stat_result) -> None:
+    """Make a folder, and those around it that are not there, with the owner and the rights of another one."""
+    if not folder.parent.is_dir():
+        _make_like(folder.parent, like)
+    folder.mkdir(exist_ok=True)
+    os.chown(folder, like.st_uid, like.st_gid)
+    folder.chmod(stat.S_IMODE(like.st_mode))
+
+
 class _Sharers:
     """Who else has jobs in an input folder: processes whose engines have an output folder of their own.
 
@@ -299,10 +306,22 @@ class _Sharers:
     """
 
     def __init__(self, folder: Path, own: str) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
         self._folder, self._own = folder, own
         self._is_told = False
-        self._lock: int | None = locks.lock(folder / own, locks.SHARED)
+        self._lock: int | None = self._new_lock()
+
+    def _new_lock(self) -> int:
+        places.make(self._folder.parent)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        return locks.lock(self._folder / self._own, locks.SHARED)
+
+    def stay(self) -> None:
+        """Be seen by the others, also if our file has been cleaned up since. Raises OSError."""
+        if self._lock is not None and not locks.is_at(self._lock, self._folder / self._own):
+            os.close(self._lock)
+            self._lock = None
+            self._lock = self._new_lock()
+        places.touch(self._folder / self._own)
 
     def are_there(self) -> bool:
         """Whether there are any now."""

@@ -87,12 +87,12 @@ class LateFiles:
         roots = [folders[kind] for kind in WRITTEN if kind in folders]
         if self._standing is None:
             self._standing = self._what_stands(folders["input"].resolve(), last, roots)
+        elif not self._standing_file.exists():
+            self._note_standing(folders["input"].resolve(), self._standing)
         if last is not None and last.owner == whose:
-            if last.until_s == math.inf and self._owner == whose:
-                with suppress(OSError):
-                    os.utime(self._turn_file)
-            else:
-                self._owner = whose
+            is_told = last.until_s == math.inf and self._owner == whose
+            self._owner = whose
+            if not (is_told and _touched(self._turn_file)):
                 self._tell(None)
             return
         if last is not None:
@@ -114,8 +114,10 @@ class LateFiles:
         """Note that the runs of the owner have just ended."""
         if self._owner is not None:
             with suppress(OSError):
-                os.utime(self._turn_file)
                 self._running_file.unlink(missing_ok=True)
+            if not _touched(self._turn_file):
+                self._tell(None)
+            _touched(self._standing_file)
 
     def end(self) -> None:
         """Note that the engine has ended: what comes from now on is the operator's."""
@@ -186,12 +188,15 @@ class LateFiles:
             self._remembered.folders = {path for path in folders if not began_s <= born_s[path] <= last.until_s}
         if standing is None:
             standing = Standing(str(folder), own_folders())
+        self._note_standing(folder, standing)
+        return standing
+
+    def _note_standing(self, folder: Path, standing: Standing) -> None:
         try:
             _write(self._standing_file, {"folder": str(folder), **standing.as_saved()})
         except OSError as error:
             logger.warning("what is in ComfyUI's input folder cannot be noted for other processes: %s", error)
             _remove(self._standing_file)
-        return standing
 
     def _standing_since(self, folder: Path, last: _Last) -> Standing | None:
         """What the operator has in the input folder, but for what has come with the last runs; None if it is new."""
@@ -226,12 +231,7 @@ class LateFiles:
             self._remove_empty(folders, roots)
             return
         kept_before = set(self._kept())
-        if moved := [path for path in late if self.move_out(path, keep_in)]:
-            logger.warning(
-                "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
-                "They were moved to %s before another owner's run: %s",
-                *(len(moved), keep_in, _shown(moved, roots)),
-            )
+        self._move_late(late, roots, keep_in)
         self._remove_empty(folders, roots)
         if brought := [path for path in others if self.move_out(path, keep_in)]:
             logger.warning(
@@ -240,6 +240,30 @@ class LateFiles:
                 *(len(brought), keep_in, _shown(brought, [input_folder])),
             )
         self._make_room(kept_before)
+
+    def move_strays(self, roots: list[Path], since_s: float) -> None:
+        """Move out what has come since a moment, all of which is no run's that has been there."""
+        found = [
+            Path(name)
+            for root in roots
+            for name, _ in self._remembered.changed_files(str(root), since_s=since_s)
+            if (birth_s(name) or since_s) >= since_s
+        ]
+        if found:
+            kept_before = set(self._kept())
+            self._move_late(found, roots, self._keep_in)
+            # Not all that is empty: a folder may be of the run that has just been.
+            ways = {str(folder) for path in found for folder in path.parents}
+            self._remove_empty({way for way in ways if any(Path(way).is_relative_to(root) for root in roots)}, roots)
+            self._make_room(kept_before)
+
+    def _move_late(self, late: list[Path], roots: list[Path], keep_in: Path) -> None:
+        if moved := [path for path in late if self.move_out(path, keep_in)]:
+            logger.warning(
+                "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
+                "They were moved to %s, away from another owner's run: %s",
+                *(len(moved), keep_in, _shown(moved, roots)),
+            )
 
     def _is_late(self, path: Path, state: os.stat_result) -> bool:
         """Whether a file has come since, and not only a new name, right or time for one that was there."""
@@ -302,6 +326,15 @@ class LateFiles:
             size_bytes += _size_bytes(path)
             if size_bytes > MAX_KEPT_BYTES and (path in kept_before or size_bytes > free_bytes):
                 _remove(path)
+
+
+def _touched(file: Path) -> bool:
+    """Make a file new, which is cleaned up when it is old; whether it was there."""
+    try:
+        os.utime(file)
+    except OSError:
+        return False
+    return True
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:

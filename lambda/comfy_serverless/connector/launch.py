@@ -54,7 +54,7 @@ def choose_engine(settings: Settings) -> EngineChoice:
         EngineUnavailable: nothing is configured and the embedded engine is not installed.
     """
     if settings.api_command_line:
-        paths = _model_paths_config(settings)
+        paths = model_paths_config(settings)
         environment = {"MODEL_PATHS_CONFIG": paths} if paths else {}
         return EngineChoice(_words("API_COMMAND_LINE", settings.api_command_line), environment=environment)
     directory = settings.comfyui_dir
@@ -134,12 +134,12 @@ def python_of(directory: Path) -> str:
 
 def _model_paths_arguments(settings: Settings) -> list[str]:
     """The last arguments of the command line: ComfyUI searches the operator's places first."""
-    paths = _model_paths_config(settings)
+    paths = model_paths_config(settings)
     return ["--extra-model-paths-config", paths] if paths else []
 
 
-def _model_paths_config(settings: Settings) -> str | None:
-    """The file with the places of fetched models. Without it all jobs run but those that name models."""
+def model_paths_config(settings: Settings) -> str | None:
+    """The file with the places of fetched models, written anew. Without it all jobs run but those that name models."""
     try:
         return str(write_paths_config(settings))
     except OSError as error:

@@ -42,10 +42,19 @@ class LocalFiles(MadeFiles):
         keep_in: the run is apart, and its files are kept in this folder, which is named as its own folder below
             ComfyUI's is. None for a run of the machine's owner: its files stay where they are, and cached nodes are
             believed.
+        move_strays: given if the nodes of the run write into its own folder alone, and those of another owner's may go
+            on. What comes elsewhere, and no node names, is not the run's; this moves what has come since a moment, in
+            seconds since the epoch, out of ComfyUI's folders.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], remembered: Remembered, *, view: View, keep_in: Path | None = None
+        self,
+        folders: Mapping[str, Path],
+        remembered: Remembered,
+        *,
+        view: View,
+        keep_in: Path | None = None,
+        move_strays: Callable[[float], None] | None = None,
     ) -> None:
         self._folders = {kind: str(folder) for kind, folder in folders.items() if kind in WRITTEN}
         self.remembered = remembered
@@ -53,6 +62,7 @@ class LocalFiles(MadeFiles):
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
         self._view = view
         self._keep_in = keep_in
+        self._move_strays = move_strays
         self._began_s, self._ended_s = time.time(), -math.inf
         #: By their paths in ComfyUI's folders.
         self._made: dict[str, Made] = {}
@@ -68,6 +78,8 @@ class LocalFiles(MadeFiles):
         self._own: tuple[str, ...] = ()
         if keep_in is not None:
             self._own = tuple(f"{folder}/{JOBS_FOLDER}/{keep_in.name}" for folder in self._folders.values())
+        #: Where a run whose nodes write into its own folder alone may have files: previews are in the temp folder.
+        self._may_be_in = tuple(f"{folder}/" for folder in (*self._own, self._folders.get("temp", "")) if folder)
         #: What was there already, of the moments that count as the run's beginning: by device, inode and change.
         self._before: set[tuple[int, int, int]] = set()
         with remembered.lock:
@@ -131,7 +143,8 @@ class LocalFiles(MadeFiles):
         """See MadeFiles. Files that are still being written are waited for.
 
         While another run is in the engine, what its nodes will name may be there already. A run apart leaves all but
-        its own folder to it: only runs of ComfyUI's own nodes have another beside them. Of runs of the machine's owner
+        its own folder to it: only runs of ComfyUI's own nodes have another beside them. So it does where nodes of
+        another owner's run may go on (`move_strays`). Of runs of the machine's owner
         that are in the engine together, each takes what has certainly come between its beginning and its end, of which
         it knows the whole ms; and what came in the moments beside that, if no other run was there in them. One that is
         there alone takes the moment before, too: a node that writes a line of text is that quick. What may be either
@@ -147,7 +160,9 @@ class LocalFiles(MadeFiles):
             until_s = self._until_s(is_alone=is_alone)
             there = [
                 (path, state)
-                for folder in (self._own if is_apart and not is_alone else self._folders.values())
+                for folder in (
+                    self._own if is_apart and not (is_alone and self._move_strays is None) else self._folders.values()
+                )
                 for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
                 if not self._is_known(path, state) and _identity(state) not in self._before
             ]
@@ -198,6 +213,9 @@ class LocalFiles(MadeFiles):
                 self.remembered.note_span(self, self._began_s, time.time())
             with self.remembered.lock:
                 self.remembered.runs -= 1
+                is_last = not self.remembered.runs
+            if self._move_strays is not None and is_last:
+                self._move_strays(self._began_s - _LAG_S)
 
     def _leave(self) -> None:
         if not self._has_looked:  # the run has broken off
@@ -289,6 +307,8 @@ class LocalFiles(MadeFiles):
         if self._is_known(path, state):
             return before
         if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode) or self._is_anothers(path):
+            return None
+        if self._move_strays is not None and not path.startswith(self._may_be_in):
             return None
         folder = os.path.dirname(path)
         if real_folder(folder) != folder:

@@ -130,6 +130,8 @@ class Remembered:
         self.vain: Counter[str] = Counter()
         self.folders: set[str] = set()
         self.runs = 0
+        #: Whose jobs have had nodes of packs: one or two.
+        self._pack_owners: set[str] = set()
         self.spans: OrderedDict[object, tuple[float, float]] = OrderedDict()
         self.numbers: deque[float] = deque([-1.0], maxlen=_MAX_SPANS)
         #: Those of the files that were there when the engine had started, as numbers: there can be very many.
@@ -138,6 +140,17 @@ class Remembered:
         for folder in (folders or {}).values():
             self.changed_files(str(folder), since_s=math.inf, seen=self.folders, names=names)
         self._names.extend(sorted(names))
+
+    def may_have_strays(self, owner: str, *, is_plain: bool) -> bool:
+        """Note a run that begins; whether what no node of it names may be of another owner's, whose nodes go on.
+
+        Args:
+            is_plain: its nodes save in its own folder, and nowhere else; only others go on after their run.
+        """
+        with self.lock:
+            if not is_plain and len(self._pack_owners) <= 1:  # of two, one is another
+                self._pack_owners.add(owner)
+            return is_plain and bool(self._pack_owners - {owner})
 
     def had_name(self, path: str) -> bool:
         """Whether there was a file of this path when the engine had started."""

@@ -21,14 +21,16 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfy_serverless import locks
+from comfy_serverless.connector import places
 from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.model_folders import MODEL_FOLDERS, RENAMED_FOLDERS
 
 if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
 
-#: By store and process: a process that was forked has another one than its parent.
-_own_directories: dict[tuple[Path, int], Path] = {}
+#: By store and process, with the descriptor of its lock: a process that was forked has another one than its parent.
+_own_directories: dict[tuple[Path, int], tuple[Path, int]] = {}
 _making = threading.Lock()
 #: Lets everybody list a folder and open what is in it.
 _READABLE = 0o055
@@ -53,11 +55,14 @@ def make_store_directory(settings: Settings) -> Path:
         raise PermissionError(f"{directory} is not a folder of this user's own; set MODEL_STORE_DIR")
     if engine_user() is not None and (found.st_mode & _READABLE) != _READABLE:
         directory.chmod(stat.S_IMODE(found.st_mode) | _READABLE)
+    places.hold(directory)
     return directory
 
 
 def own_directory(settings: Settings) -> Path:
     """This process's own folder in the store, the same at every call; those of processes that are gone are removed.
+
+    It is made again, empty, if it is gone.
 
     Raises:
         OSError: it cannot be made.
@@ -67,7 +72,11 @@ def own_directory(settings: Settings) -> Path:
         key = directory, os.getpid()
         if key not in _own_directories:
             _own_directories[key] = _make_own(directory / "seen")
-        return _own_directories[key]
+        own, descriptor = _own_directories[key]
+        if not locks.is_at(descriptor, own):  # it has been cleaned up, and ComfyUI knows it by its name
+            os.close(descriptor)
+            _own_directories[key] = own, _make_again(own)
+        return own
 
 
 def write_paths_config(settings: Settings) -> Path:
@@ -92,27 +101,36 @@ def write_paths_config(settings: Settings) -> Path:
     return path
 
 
-def _make_own(directories: Path) -> Path:
+def _make_own(directories: Path) -> tuple[Path, int]:
     """Make a folder that this process holds until it ends, by a lock that ends with it."""
     directories.mkdir(mode=0o755, exist_ok=True)
-    while (own := _locked(Path(tempfile.mkdtemp(dir=directories, prefix=f"{os.getpid()}-")))) is None:
+    while (held := _locked(own := Path(tempfile.mkdtemp(dir=directories, prefix=f"{os.getpid()}-")))) is None:
         pass  # another process took it for one that was left
     own.chmod(0o755)  # ComfyUI is another user where we are root
     for directory in directories.iterdir():
         if directory != own:
             _remove_if_left(directory)
-    return own
+    return own, held
 
 
-def _locked(own: Path) -> Path | None:
-    """The folder, locked as long as this process lives; None if it was removed before it was locked."""
+def _make_again(own: Path) -> int:
+    own.parent.mkdir(mode=0o755, exist_ok=True)
+    while True:
+        own.mkdir(mode=0o755, exist_ok=True)
+        if (held := _locked(own)) is not None:
+            own.chmod(0o755)
+            return held
+
+
+def _locked(own: Path) -> int | None:
+    """Lock a folder as long as this process lives; None if it was removed before it was locked."""
     try:
         descriptor = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return None
     fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if own.is_dir():
-        return own
+    if locks.is_at(descriptor, own):
+        return descriptor
     os.close(descriptor)
     return None
 

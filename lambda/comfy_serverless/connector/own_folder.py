@@ -87,6 +87,23 @@ def in_own_folder(
     return result
 
 
+def writes_there_alone(graph: Mapping[str, Any], run: str, declarations: Declarations) -> bool:
+    """Whether the nodes of a graph (as `in_own_folder` makes it) save in the run's own folder, and nowhere else.
+
+    ComfyUI's own do, and tell of what they show. Nobody knows it of those of a pack.
+    """
+    for node in graph.values():
+        said, name = declarations.get(node["class_type"]), known(node["class_type"]).writes_below
+        if said is None or not said.is_own:
+            return False
+        if said.is_output and name in said.inputs and name in node["inputs"]:
+            value = node["inputs"][name]
+            made_by = graph.get(value[0], {}).get("class_type") if is_link(value) else None
+            if made_by != TEXT_JOINER and not str(value).startswith(f"{JOBS_FOLDER}/{run}/"):
+                return False
+    return True
+
+
 def may_overlap(graph: Mapping[str, Any], declarations: Declarations) -> bool:
     """Whether another job of the same owner may wait in ComfyUI's queue while this one runs.
 

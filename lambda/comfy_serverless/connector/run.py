@@ -21,7 +21,7 @@ from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.gpu_memory import PeakGauge
 from comfy_serverless.connector.memory import gpu_bytes
 from comfy_serverless.connector.outputs import Output
-from comfy_serverless.connector.own_folder import in_own_folder
+from comfy_serverless.connector.own_folder import in_own_folder, writes_there_alone
 from comfy_serverless.connector.partners import check_partner_nodes
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
@@ -280,14 +280,15 @@ class WorkflowRun:
         on_progress: Callable[[Progress], None] | None,
         on_output: Callable[[Output], None] | None,
     ) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
-        given = graph
+        given, is_plain = graph, False
         with self._folders():
             if self._apart_as is not None:
                 classes = {TEXT_JOINER, TEXT_REPLACER, *(str(node["class_type"]) for node in graph.values())}
                 declarations = self._engine.declared(classes)
                 check_partner_nodes(graph, declarations, self._extra_data)
                 graph = in_own_folder(graph, self._apart_as, declarations, recalls_as=self._recalls_as)
-            files = self._engine.made_files(self._apart_as)
+                is_plain = writes_there_alone(graph, self._apart_as, declarations)
+            files = self._engine.made_files(self._apart_as, owner=self._recalls_as, is_plain=is_plain)
             collector = OutputCollector(graph, files, on_progress=on_progress, on_output=on_output, given=given)
             try:
                 outcome = self._follow(prompt_id, graph, collector)

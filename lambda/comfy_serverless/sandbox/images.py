@@ -30,10 +30,11 @@ from PIL import (
 
 from comfy_serverless.files import IMAGE_ENDINGS
 from comfy_serverless.pixels import size_in_pixels
-from comfy_serverless.sandbox.further import images_in
+from comfy_serverless.sandbox.further import images_in, most_scans
 from comfy_serverless.sandbox.limits import Budget
 from comfy_serverless.sandbox.looks import looks_like
 from comfy_serverless.sandbox.refused import Refused
+from comfy_serverless.sandbox.runs import Runs
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,9 +58,9 @@ _MAX_SCANS = 100
 #: Each scan goes over all pixels, at a twentieth of what decoding costs: so many times the pixels that are allowed.
 _MAX_SCANNED = 20
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
-#: Kinds of BMP that are packed as runs, which may end before the image does: what is left out is background.
-_BMP_RUNS = (1, 2)
+_TIFF_COMPRESSION, _TIFF_JPEG = 259, (6, 7)
 
+Image.register_decoder("bmp_rle", Runs)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the child may start no thread
 warnings.simplefilter("ignore")
 
@@ -112,8 +113,10 @@ class _Pixels:
         self._limit = limit
         self._budget = budget
         self._total = self._frames = 0
+        #: Of the JPEGs that are in a TIFF; None before anybody has looked.
+        self._scans: int | None = None
 
-    def add(self, image: Image.Image) -> None:
+    def add(self, image: Image.Image, file: BinaryIO) -> None:
         """Count the frame that is decoded next."""
         width, height = decoded_size(image)
         self._total += max(width * height, _MIN_FRAME_PIXELS)
@@ -124,40 +127,48 @@ class _Pixels:
                 + (f", over {self._frames} frames" if self._frames > 1 else "")
                 + f"; the limit is {self._limit} (MAX_INPUT_PIXELS)"
             )
+        if image.format == "TIFF" and image.tag_v2.get(_TIFF_COMPRESSION) in _TIFF_JPEG:  # type: ignore[attr-defined]
+            self._scans = most_scans(file) if self._scans is None else self._scans
+            _check_scans(self._scans, self._total, self._limit)
         self._budget.allow_pixels(self._total)
 
     def expect(self, file: BinaryIO) -> None:
         """Make room for what a header says: WebP's decoder takes all its memory when a file is opened."""
         self._budget.allow_pixels(min(claimed_pixels(file), self._limit))
 
-    def check_all(self, file: BinaryIO, image_format: str) -> None:
-        """Check what Pillow does not look at."""
+    def find_all(self, file: BinaryIO) -> Refused | None:
+        """Why a file is refused for what Pillow does not look at; None if it is not.
+
+        Raises Refused at once for what Pillow must not open.
+        """
         total = 0
-        for found in images_in(file, image_format):
+        for found in images_in(file):
             total += max(found.pixels, _MIN_FRAME_PIXELS) * found.frames
             if total > self._limit:
                 several = f"over {found.frames} frames" if found.frames > 1 else "several images one behind the other"
-                raise Refused(f"has too many pixels: {total}, {several}; the limit is {self._limit} (MAX_INPUT_PIXELS)")
-            if found.scans > _MAX_SCANS or found.scans * found.pixels > _MAX_SCANNED * self._limit:
-                most = min(_MAX_SCANS, _MAX_SCANNED * self._limit // found.pixels)
-                raise Refused(
-                    f"has {found.scans} scans; the limit for a JPEG of its size is {most}: save it as baseline JPEG"
+                return Refused(
+                    f"has too many pixels: {total}, {several}; the limit is {self._limit} (MAX_INPUT_PIXELS)"
                 )
+            _check_scans(found.scans, found.pixels, self._limit)
+        return None
+
+
+def _check_scans(scans: int, pixels: int, limit: int) -> None:
+    if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED * limit:
+        most = min(_MAX_SCANS, _MAX_SCANNED * limit // max(1, pixels))
+        raise Refused(f"has {scans} scans; the limit for a JPEG of its size is {most}: save it as baseline JPEG")
 
 
 def _decode(file: BinaryIO, pixels: _Pixels) -> str:
     pixels.expect(file)
+    refused = pixels.find_all(file)
     image = _tolerantly(lambda: open_image(file))
-    pixels.add(image)
-    pixels.check_all(file, str(image.format))
+    pixels.add(image, file)
+    if refused is not None:
+        raise refused
+    _tolerantly(lambda: _load(image))
     try:
-        _tolerantly(lambda: _load(image))
-    except ValueError:
-        if image.format != "BMP" or image.info.get("compression") not in _BMP_RUNS:
-            raise
-        logger.debug("runs that Pillow does not fill up, and 0.33.0 does", exc_info=True)
-    try:
-        _decode_more_frames(image, pixels)
+        _decode_more_frames(image, file, pixels)
     except (Refused, MemoryError, Image.DecompressionBombError):
         raise
     except Exception:  # here 0.3.64 raises the same, and 0.33.0 takes the frames before it
@@ -165,7 +176,7 @@ def _decode(file: BinaryIO, pixels: _Pixels) -> str:
     return IMAGE_ENDINGS[str(image.format)]
 
 
-def _decode_more_frames(image: Image.Image, pixels: _Pixels) -> None:
+def _decode_more_frames(image: Image.Image, file: BinaryIO, pixels: _Pixels) -> None:
     frame = 0
     while image.format != "MPO":  # the second image of a camera is seldom whole; 0.3.64 looks at the first alone
         frame += 1
@@ -173,7 +184,7 @@ def _decode_more_frames(image: Image.Image, pixels: _Pixels) -> None:
             image.seek(frame)
         except EOFError:
             return
-        pixels.add(image)
+        pixels.add(image, file)
         _tolerantly(lambda: _load(image))
 
 
@@ -186,7 +197,7 @@ def _tolerantly(step: Callable[[], T]) -> T:
     """Take a step as LoadImage does: if the file is damaged once more, and then Pillow leaves out what is missing."""
     try:
         return step()
-    except (MemoryError, Image.DecompressionBombError):
+    except (Refused, MemoryError, Image.DecompressionBombError):
         raise
     except Exception as error:
         logger.debug("once more, tolerantly", exc_info=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import resource
 import signal
 import subprocess
 import sys
@@ -158,8 +159,32 @@ def open_folder() -> Iterator[Path]:
 def test_an_engine_that_tries_every_way_finds_no_credentials(tmp_path: Path) -> None:
     report = pry(tmp_path)
     assert report["found"] == []
+    assert report["ways"] == report["links"] == []
     assert str(report["parent"]) not in report["descriptors"]
     assert not {name for name in report["variables"] if name.startswith("AWS_") or "TOKEN" in name}
+
+
+CRASHING = """
+import os, resource, signal, sys
+from comfy_serverless.connector.confinement import hide_process
+if sys.argv[1] == "hidden":
+    hide_process()
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+os.chdir(sys.argv[2])
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+@pytest.mark.parametrize("how", ["hidden", "open"])
+def test_a_signal_makes_no_core_of_a_hidden_process(tmp_path: Path, how: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": "lambda"}
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", CRASHING, how, str(tmp_path)], environment, setpgroup=0)
+    status = os.waitpid(pid, 0)[1]
+    assert os.WTERMSIG(status) == signal.SIGSEGV
+    may_have_cores = resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
+    assert os.WCOREDUMP(status) == (how == "open" and may_have_cores)
+    assert bool(list(tmp_path.iterdir())) <= (how == "open")
 
 
 def test_it_inherits_nothing_but_its_output(tmp_path: Path) -> None:
@@ -172,9 +197,13 @@ def test_it_would_find_them_in_a_process_that_is_open(tmp_path: Path) -> None:
     """The test's own test: without our measures the probe finds the secret in several places."""
     opened = "import comfy_serverless.connector.process as p; p.hide_process = lambda: None; "
     opened += "p.confining_prefix = lambda user: []\n"
-    found = " ".join(pry(tmp_path, before=opened)["found"])
+    report = pry(tmp_path, before=opened)
+    found = " ".join(report["found"])
     assert "in environ of" in found
     assert "in mem of" in found
+    assert "of its caller" in found
+    assert {"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"} <= set(report["ways"])
+    assert {"cwd", "root", "exe", "fd"} <= set(report["links"])
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
@@ -184,6 +213,7 @@ def test_where_we_are_root_it_is_another_user_and_ends_with_us() -> None:
         report = pry(folder, user="nobody", python="/usr/bin/python3")
     assert report["uid"] == nobody.pw_uid
     assert report["found"] == []
+    assert report["ways"] == report["links"] == []
     assert str(report["parent"]) not in report["descriptors"]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.connector import late_files, standing
-from comfy_serverless.connector.folders import EngineFolders, beside
+from comfy_serverless.connector.folders import EngineFolders
+from comfy_serverless.connector.places import beside
 from comfy_serverless.connector.real_paths import mounts_in, remove_tree
 from comfy_serverless.graph.file_inputs import own_folders
 
@@ -658,3 +661,82 @@ def test_nothing_leaves_an_input_folder_in_which_another_worker_has_jobs(
     again.close()
     elsewhere.close()
     assert not {named, "input/made.png"} & world.turn("alice")
+
+
+def clean_up(world: World) -> None:
+    """As who cleans a machine of what is old."""
+    for folder in (world.base.parent / "shared").iterdir():
+        remove_tree(folder)
+
+
+def test_whose_runs_were_the_last_is_told_again_after_a_clean_up(world: World) -> None:
+    world.turn("alice")
+    clean_up(world)
+    world.turn("alice")
+    world.write("input/mask.png")
+    another = EngineFolders(world.folders)
+    with another.hold(owner="bob"):
+        assert "input/mask.png" not in world.names()
+        assert "input/mine.png" in world.names()
+    another.close()
+
+
+def test_what_the_operator_has_is_told_again_after_a_clean_up(world: World) -> None:
+    world.turn("alice")
+    (beside(world.folders["output"]) / "standing.json").unlink()
+    world.write("input/mask.png")
+    world.turn("alice")
+    another = EngineFolders(world.folders)
+    with another.hold(owner="bob"):
+        assert "input/mask.png" not in world.names()
+        assert "input/mine.png" in world.names()
+    another.close()
+
+
+def test_two_processes_take_turns_after_a_clean_up(world: World) -> None:
+    another = EngineFolders(world.folders)
+    clean_up(world)
+
+    def give_up() -> None:
+        raise TimeoutError
+
+    with world.held.hold(owner="alice"), pytest.raises(TimeoutError), another.hold(give_up, owner="bob"):
+        pytest.fail("both have the folders")
+    with another.hold(owner="bob"):
+        pass
+    another.close()
+
+
+def test_who_shares_the_input_folder_is_seen_after_a_clean_up(world: World) -> None:
+    (world.base / "output-of-another").mkdir()
+    another = EngineFolders({**world.folders, "output": world.base / "output-of-another"})
+    clean_up(world)
+    with another.hold(owner="carol"):
+        world.turn("alice")
+        world.write("input/carols.png")
+        assert "input/carols.png" in world.turn("bob")
+    another.close()
+
+
+def test_our_folders_are_locked_for_who_cleans_up_and_this_users_alone(world: World) -> None:
+    for again in (False, True):
+        if again:
+            clean_up(world)
+        world.turn("alice")
+        [shared] = (world.base.parent / "shared").iterdir()
+        assert stat.S_IMODE(shared.stat().st_mode) == 0o700
+        descriptor = os.open(shared, os.O_RDONLY | os.O_DIRECTORY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+
+
+def test_what_is_in_use_is_not_old(world: World) -> None:
+    world.turn("alice")
+    root = beside(world.folders["output"])
+    files = [root / name for name in ("turn", "next", "owner.json", "standing.json")] + list(root.glob("kept-*/life"))
+    assert len(files) == 5
+    for file in files:
+        os.utime(file, (0, 0))
+    world.turn("alice")
+    assert all(file.stat().st_mtime > 1 for file in files)

@@ -15,9 +15,10 @@ from typing import BinaryIO
 import pytest
 
 from comfy_serverless.connector import local_files, whole_files
-from comfy_serverless.connector.folders import EngineFolders, beside
+from comfy_serverless.connector.folders import EngineFolders
 from comfy_serverless.connector.local_files import LocalFiles
 from comfy_serverless.connector.made_files import JOBS_FOLDER, Made, Place, Remembered
+from comfy_serverless.connector.places import beside
 from comfy_serverless.connector.remote_files import RemoteFiles
 from comfy_serverless.errors import DeadlineExceeded
 from tests.patience import PATIENCE_S

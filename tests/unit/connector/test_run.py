@@ -31,7 +31,7 @@ class FakeEngine:
     is_embedded: bool = False
     did: list[object] = field(default_factory=list)
 
-    def made_files(self, apart_as: str | None) -> MadeFiles:
+    def made_files(self, apart_as: str | None, **_: object) -> MadeFiles:
         assert apart_as is None
         return RemoteFiles(lambda _: None, Remembered(), view=lambda *_: pytest.fail("nothing"), is_apart=False)
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.connector import late_files
-from comfy_serverless.connector.folders import EngineFolders, beside
+from comfy_serverless.connector.folders import EngineFolders
+from comfy_serverless.connector.places import beside
 from comfy_serverless.connector.real_paths import remove_tree
 from tests.unit.connector.test_late_files import World
 

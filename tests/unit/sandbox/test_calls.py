@@ -10,6 +10,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -169,6 +170,34 @@ def test_where_the_kernel_confines_less_that_is_said_once_and_files_are_checked(
     (said,) = [record.getMessage() for record in caplog.records]
     assert words in said
     assert "Function not implemented" in said
+
+
+def test_no_process_of_our_user_looks_into_a_child() -> None:
+    # A process that decodes the picture of an owner, beside ComfyUI with the job of another.
+    looks = "import json, sys; from tests.prying_engine import *; pid = int(sys.argv[1]); "
+    looks += "print(json.dumps([ways_into(pid), links_of(Path(f'/proc/{pid}'))]))"
+    prefix = (
+        ["setpriv", "--bounding-set", "-sys_ptrace,-sys_admin,-perfmon", "--inh-caps", "-all"]
+        if os.geteuid() == 0
+        else []
+    )
+
+    def looked_into(pid: int) -> list[list[str]]:
+        command = [*prefix, sys.executable, "-c", looks, str(pid)]
+        found: list[list[str]] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return found
+
+    child = Child()
+    try:
+        with tempfile.TemporaryFile() as nothing:  # it answers: so it is confined by now
+            task = {"check": "image", "max_pixels": 1}
+            assert "refused" in child.ask(task, [nothing.fileno()], deadline=time.monotonic() + PATIENCE_S)
+        assert looked_into(child.pid) == [[], []]
+    finally:
+        child.kill()
+    with subprocess.Popen([*prefix, sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as open_one:
+        assert "ptrace" in looked_into(open_one.pid)[0], "the test's own test"
+        open_one.kill()
 
 
 @has_filters

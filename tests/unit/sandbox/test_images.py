@@ -23,6 +23,7 @@ from tests.unit.picture_files import (
     animation,
     behind_a_chunk,
     bmp_of_runs,
+    gif_heads,
     gif_of,
     interlaced_png,
     jpeg_with_scans,
@@ -30,6 +31,7 @@ from tests.unit.picture_files import (
     png_chunk,
     png_claiming,
     png_with,
+    tiff_of_jpegs,
     tiff_with_tiles,
     webp_claiming,
 )
@@ -157,6 +159,22 @@ def test_a_bomb_is_refused_by_its_header(check: Check, bomb: bytes) -> None:
         (lambda: jpeg_with_scans((64, 64), 2000, has_end=False), "has 2010 scans"),
         (lambda: jpeg_with_scans((3000, 3000), 300), "has 310 scans"),
         (lambda: picture("JPEG") + jpeg_with_scans((64, 64), 2000), "has 2010 scans"),
+        (lambda: tiff_of_jpegs(jpeg_with_scans((64, 64), 2000), (64, 64)), "has 2010 scans"),
+        (
+            lambda: tiff_of_jpegs(jpeg_with_scans((512, 512), 40), (512, 512), strips=200),
+            "has 50 scans; the limit .* 30",
+        ),
+        (
+            lambda: gif_of(GIF_FRAME[:11] + b"\1x" * 1_000_001 + b"\0"),
+            "too many pieces; the limit for a GIF is 1,000,000",
+        ),
+        (lambda: gif_of(GIF_FRAME[:11] + gif_heads(20_000) + b"\0"), "pieces; the limit for a GIF is 1,000,000"),
+        (lambda: gif_of(b"\x21\xfe\0" * 600_000, GIF_FRAME), "too many pieces; the limit for a GIF is 1,000,000"),
+        (lambda: png_with(png_chunk(b"tEXt", b"a\0b") * 250_000), "too many pieces; the limit for a PNG is 250,000"),
+        (lambda: png_with() + b"\x89PNG\r\n\x1a\n" * 300 + png_chunk(b"aaAA", b"") * 250_000, "pieces; .* PNG"),
+        (lambda: picture("JPEG")[:2] + b"\xff\xfe\0\2" * 250_001 + picture("JPEG")[2:], "too many pieces; .* JPEG"),
+        (lambda: picture("JPEG") + b"\xff\xd8\xff" * 250_001, "too many pieces; the limit for a JPEG is 250,000"),
+        (lambda: bmp_of_runs(b"\xff\0" * 4_000_001), "more than 4,000,000 runs"),
         (lambda: png_with() + png_claiming(30_000, 30_000), "several images one behind the other"),
         (
             lambda: png_with() + behind_a_chunk(png_claiming(30_000, 30_000), 1000),
@@ -171,6 +189,11 @@ def test_what_costs_more_than_an_image_claims_is_refused_before_it_is_decoded(
 ) -> None:
     with pytest.raises(Refused, match=told):
         check(bomb(), max_pixels=80_000_000)
+
+
+def test_a_tiff_of_jpegs_is_taken(check: Check) -> None:
+    photo = picture("JPEG", (64, 64), progressive=True)
+    assert check(tiff_of_jpegs(photo, (64, 64), strips=3)) == ".tiff"
 
 
 def test_images_one_behind_the_other_count_together(check: Check) -> None:
@@ -321,6 +344,10 @@ def test_a_bomb_in_the_metadata_is_not_unpacked(check: Check) -> None:
         (b"\xff\x0a" + bytes(20), "JPEG XL"),
         (b"v/1\x01\2\0\0\0", "OpenEXR"),
         (b"8BPS\0\1" + bytes(30), "Photoshop"),
+        (picture("PCX"), "PCX. Convert it"),
+        (picture("SGI"), "SGI. Convert it"),
+        (picture("XBM", mode="1"), "XBM, XPM"),
+        (picture("BLP", mode="P"), "BLP"),
         (b"\0\0\1\0\1\0\x10\x10" + bytes(30), "ICO"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"II\x2a\0\x10\0\0\0CR\2\0" + bytes(30), "header cannot be read"),

@@ -21,10 +21,10 @@ from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.patience import PATIENCE_S, QuietClock, wait_until
 from tests.unit.embedded_files import WITH_BOTH
-from tests.unit.picture_files import picture, tiff_with_tiles
+from tests.unit.picture_files import picture, tiff_of_tags, tiff_with_tiles
 
-#: Endless work for the reader of a JPEG: segments of no content.
-SLOW = b"\xff\xd8" + b"\xff\xfe\0\2" * 20_000_000
+#: Endless work for the reader of a TIFF: pages of many tags.
+SLOW = tiff_of_tags(pages=200, tags=20_000)
 #: How long a check may wait that needs a moment.
 LATER = 2 * PATIENCE_S
 
@@ -196,7 +196,7 @@ def test_a_slow_file_of_one_job_delays_no_other_job(files: Files) -> None:
         assert wait_until(lambda: len(files.sandbox._waiting) == 4)
         assert [files.check(turn=name) for name in ("a", "b", "a")] == [".png"] * 3
         assert not any(check.done() for check in slow[1:]), "one at a time"
-        os.truncate(files.slow, 100)
+        os.truncate(files.slow, 10)
         for check in slow:
             assert isinstance(check.exception(PATIENCE_S), Refused)
 

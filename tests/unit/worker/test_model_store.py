@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -735,6 +737,57 @@ def test_a_manifest_that_contradicts_the_image_fails_jobs_and_says_why(
     (tmp_path / "models.json").write_text(json.dumps([put().model_dump()]))
     with pytest.raises(InvalidRequest, match="another `name`"):
         operator.store(models_manifest=str(tmp_path / "models.json")).hold([], job_id="j", deadline=soon())
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "",
+        "blobs",
+        "partial",
+        "checked",
+        "seen",
+        "seen/*",
+        "seen/*/models",
+        "seen/*/models/checkpoints",
+        "seen/*/*.yaml",
+    ],
+)
+def test_what_has_been_cleaned_up_between_two_jobs_is_made_again(
+    store: Stores, put: Put, tmp_path: Path, gone: str
+) -> None:
+    here, first, second = store(), put(), put("b.safetensors", safetensors(9))
+    shown(here, first).release()
+    for place in [tmp_path / "store"] if not gone else list((tmp_path / "store").glob(gone)):
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    held = shown(here, first, second, seconds=PATIENCE_S)
+    assert seen(tmp_path) == {"checkpoints/a.safetensors": safetensors(), "checkpoints/b.safetensors": safetensors(9)}
+    [own] = (tmp_path / "store" / "seen").iterdir()
+    config = write_paths_config(Settings(model_store_dir=tmp_path / "store"))
+    assert config.parent == own, "ComfyUI looks there"
+    held.release()
+    assert seen(tmp_path) == {}
+
+
+def test_a_name_of_the_manifest_that_has_been_cleaned_up_is_there_for_the_next_job(
+    operator: Operator, put: Put, tmp_path: Path
+) -> None:
+    standing = put()
+    (tmp_path / "models.json").write_text(json.dumps([standing.model_dump()]))
+    here = operator.store(models_manifest=str(tmp_path / "models.json"))
+    shown(here).release()
+    for place in (tmp_path / "store" / "seen").glob("*/models/*"):
+        shutil.rmtree(place)
+    shown(here)
+    assert list(seen(tmp_path)) == [standing.path]
+
+
+def test_a_store_in_use_is_locked_for_who_cleans_up(store: Stores, put: Put, tmp_path: Path) -> None:
+    shown(store(), put())
+    descriptor = os.open(tmp_path / "store", os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)
 
 
 def test_the_store_comes_after_the_operators_places(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from comfy_serverless.connector.folders import OWN_NAME, UNFINISHED_NAME, beside, delete, files_in, link_or_copy
+from comfy_serverless.connector.folders import OWN_NAME, UNFINISHED_NAME, delete, files_in, link_or_copy
+from comfy_serverless.connector.places import beside
 from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.worker.inputs.receive import DISK_IS_FULL, DiskFull
@@ -169,9 +170,9 @@ class InputCache:
             return _Key(f"start {self._connector.starts}", name, subfolder), None
         kept = beside(folder) / "inputs"
         with self._lock:
+            kept.mkdir(mode=0o700, exist_ok=True)
             if kept not in self._searched:
                 self._searched.add(kept)
-                kept.mkdir(mode=0o700, exist_ok=True)
                 self._inherit(kept)
         return _Key(str(kept), name), folder
 

@@ -51,13 +51,17 @@ class Blobs:
         self._partial = directory / "partial"
         self._lock = directory / "lock"
         self._checked = directory / "checked"
-        for folder in (self._blobs, self._partial, self._checked):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        self.make_folders()
         if limit_bytes is None:
             disk = os.statvfs(directory)
             limit_bytes = disk.f_blocks * disk.f_frsize // 2
         self.limit_bytes = limit_bytes
         self._remove_leftovers()
+
+    def make_folders(self) -> None:
+        """Make the folders, also those that have been cleaned up since. Raises OSError."""
+        for folder in (self._blobs, self._partial, self._checked):
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def pin(self, sha256: str) -> int | None:
         """Keep a content from being evicted until the descriptor is closed. None if it is not there."""

@@ -64,6 +64,7 @@ class Names:
                 if not self._change.wait(max(0.0, deadline - time.monotonic())):
                     raise NameInUse(taken)
             self._remove(())  # what is stuck
+            self._link_again()
             done: list[str] = []
             try:
                 for name, sha256 in contents.items():
@@ -82,6 +83,19 @@ class Names:
         """Remove names that no other job has. Never raises: a link that stays is logged, and tried again."""
         with self._change:
             self._let_go(names)
+
+    def restore(self) -> None:
+        """Make those links again that have been cleaned up. What cannot be made is logged."""
+        try:
+            with self._change:
+                self._link_again()
+        except OSError as error:
+            logger.warning("a model's name is gone, and cannot be made again: %s", error)
+
+    def _link_again(self) -> None:
+        for name in sorted(self._made & self._shown.keys()):
+            if not (self._models / name).exists():
+                self._link(name, self._shown[name])
 
     def _first_taken(self, contents: Mapping[str, str]) -> str | None:
         for name, sha256 in contents.items():

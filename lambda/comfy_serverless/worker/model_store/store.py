@@ -116,6 +116,7 @@ class ModelStore:
         """
         if self._manifest is not None:
             self._manifest.wait(deadline)
+            self._opened()[1].restore()
         named = self._named(models, owner=owner, job_id=job_id, deadline=deadline)
         for model in named:
             kept = self._kept.get(model.called, model)
@@ -247,8 +248,11 @@ class ModelStore:
         return blobs, names, OperatorModels(own / "models")
 
     def _opened(self) -> tuple[Blobs, Names, OperatorModels]:
-        """The folders, which are made and tidied when they are first needed."""
+        """The folders, which are made and tidied when they are first needed, and made again if they are gone."""
         with self._opening:
+            make_store_directory(self._settings)
+            own_directory(self._settings)
+            self._store[0].make_folders()
             return self._store
 
     def _fetch_and_pin(self, model: Wanted, held: HeldModels, *, job_id: str, deadline: float) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.connector.folders import beside, link_or_copy
+from comfy_serverless.connector.folders import link_or_copy
+from comfy_serverless.connector.places import beside
 from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.worker.inputs import cache as cache_module
