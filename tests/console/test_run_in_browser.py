@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.console.accessible import check_accessible
 from tests.console.at_console import KEY, Held, comes, console, drop, go
-from tests.console.browsing import Browsing
+from tests.console.browsing import WIDE, Browsing
 from tests.console.pictures import shoot
 from tests.console.samples import HOSTILE, Person, Samples, picture
 from tests.patience import PATIENCE_S
@@ -180,6 +180,27 @@ def test_what_the_api_refuses_is_said_at_its_field_too(browsing: Browsing, ann: 
     press_run(page)
     expect(page.locator("[data-field=steps] .problem")).to_have_text("is too large")
     expect(page.get_by_role("alert").filter(has_text=HOSTILE)).to_be_visible()
+
+
+@pytest.mark.parametrize("height", [WIDE["height"], 500])
+def test_a_refusal_of_no_field_is_seen_at_the_button_however_long_the_form_is(
+    browsing: Browsing, ann: Person, samples: Samples, height: int
+) -> None:
+    page = console(browsing, ann, "run/text_to_image", viewport={"width": WIDE["width"], "height": height})
+    expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+    browsing.watched(page).expect("ERR_INTERNET_DISCONNECTED")
+    page.context.set_offline(True)
+    press_run(page)
+    refusal = page.get_by_role("alert").filter(has_text="The API cannot be reached.")
+    expect(refusal).to_be_in_viewport(ratio=1)
+    seen = refusal.evaluate(
+        "(it) => { const box = it.getBoundingClientRect();"
+        "  return it.contains(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2)); }"
+    )
+    assert seen, "nothing lies over it"
+    page.context.set_offline(False)
+    press_run(page)
+    expect(refusal).to_have_count(0)
 
 
 def test_a_dropped_picture_opens_the_workflow_in_it(browsing: Browsing, ann: Person, samples: Samples) -> None:

@@ -243,7 +243,7 @@ def _check(lines: bytes, who: Caller, behind: Services, *, force: bool) -> None:
     if not problems:
         return
     told = [{"field": f"lines.{number}", "problem": problem} for number, problem in problems[:_MAX_TOLD]]
-    shown = "; ".join(f"line {number}: {problem}" for number, problem in problems[:10])
+    shown = "; ".join(f"line {number}: {problem.rstrip('.')}" for number, problem in problems[:10])
     more = f"; and {len(problems) - 10:,} more" if len(problems) > 10 else ""
     raise InvalidRequest(
         f"{len(problems):,} of {len(requests):,} lines would fail: {shown}{more}. Nothing was taken. Mend them, or "

@@ -26,10 +26,10 @@ MANIFESTS: Final = "batches/"
 REQUEST_ENDINGS: Final = (".json", ".json.gz")
 MANIFEST_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 ACCEPTED_DROPS: Final = (
-    "Accepted are *.json (a job request, or a workflow), jobs/* that ComfyUI has made (a picture, video or sound with "
-    "its workflow inside), images/{workflow}/* (a file for the named workflow, or for that of WORKFLOWS_DIR) and, in "
-    "the stack's input bucket, batches/*.jsonl or batches/*.ndjson (a job request in each line). Requests and "
-    "manifests may be packed: *.json.gz, *.jsonl.gz."
+    "Accepted are *.json that is not in batches/ (a job request, or a workflow), jobs/* that ComfyUI has made (a "
+    "picture, video or sound with its workflow inside), images/{workflow}/* (a file for the named workflow, or for "
+    "that of WORKFLOWS_DIR) and, in the stack's input bucket, batches/*.jsonl or batches/*.ndjson (a job request in "
+    "each line). Requests and manifests may be packed: *.json.gz, *.jsonl.gz."
 )
 #: Names that no person has given, compared in lower case: of Windows, Synology, macOS, Office, editors, downloads and
 #: Hadoop. Those that begin with a dot (.DS_Store, ._x, .Trashes, .gitkeep) go without saying.

@@ -136,6 +136,9 @@ def test_lines_that_would_fail_are_all_told_and_nothing_is_written(world: Batche
     assert (answer.status, answer.code) == (422, "invalid_request")
     told = {problem["field"]: problem["problem"] for problem in answer.json["error"]["details"]["errors"]}
     assert sorted(told) == [f"lines.{number}" for number in range(2, 8)]
+    message = answer.json["error"]["message"]
+    assert ".;" not in message
+    assert ".." not in message
     assert "rivals" not in told["lines.4"] or "cannot be used by its address" in told["lines.4"]
     assert len(world.all_items()) == before
     assert world.s3.list_objects_v2(Bucket=ASSETS).get("KeyCount", 0) == 0

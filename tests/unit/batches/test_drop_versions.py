@@ -202,6 +202,7 @@ def test_what_is_no_drop_is_told_with_what_is(world: batch_world.World, key: str
     (error,) = refusals(world)
     assert "nothing that can be run" in error["message"]
     assert "batches/*.jsonl" in error["message"]
+    assert "*.json that is not in batches/" in error["message"]
 
 
 # The worker itself

@@ -144,6 +144,15 @@ def test_an_image_that_is_not_there_is_said(docker: Path, checkout: Path, capsys
     assert "the image mine:1 cannot be checked: Error: No such image: mine:1. Build it first: make image" in said
 
 
+def test_an_engine_that_does_not_run_is_not_an_image_to_build(
+    docker: Path, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "docker: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?"
+    (docker / "docker").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 125\n")
+    assert main(["env", "check"]) == 1
+    assert f"{said}. Start Docker first" in capsys.readouterr().err
+
+
 def test_without_a_container_engine_it_says_so(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,7 +164,7 @@ const formView = (place, { head, about, fields, held, list, called, send, rememb
   const form = formOf(fields, held, () => remember(form.held()));
   const times = h("input", { type: "number", min: 1, max: MOST_TIMES, value: 1, class: "times", "aria-label": "How many times" });
   const labels = h("input", { type: "text", placeholder: "campaign=autumn, market=nordics" });
-  const problem = h("div", {});
+  const problem = h("div", { class: "refusal" });
   const submit = async () => {
     const now = form.held();
     const { values, problems } = valuesOf(fields, now);
@@ -190,8 +190,8 @@ const formView = (place, { head, about, fields, held, list, called, send, rememb
   } });
   const button = action("Run", submit, { kind: "primary", name: "play", title: "Ctrl + Enter" });
   element.append(form.element,
-    h("details", {}, h("summary", {}, "Labels"), field("Labels of the job, to find it again by", labels)), problem,
-    h("div", { class: "run-bar" }, button, h("span", { class: "dim" }, "×"), times, h("span", { class: "grow" }),
+    h("details", {}, h("summary", {}, "Labels"), field("Labels of the job, to find it again by", labels)),
+    h("div", { class: "run-bar" }, problem, button, h("span", { class: "dim" }, "×"), times, h("span", { class: "grow" }),
       action("Reset", () => { forget(); form.fill(Object.fromEntries(fields.map((field) => [field.name, initial(field)]))); form.problems({}); }, { kind: "quiet small" })));
   replace(place, head, about, element);
   return {

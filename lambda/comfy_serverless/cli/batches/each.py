@@ -19,7 +19,7 @@ from comfy_serverless.cli.batches.manifest import STANDARD_INPUT, batch_name
 from comfy_serverless.cli.batches.pushed import Pushed, unknown
 from comfy_serverless.cli.converting import converted, supplied_by
 from comfy_serverless.cli.documents import Document, read_document
-from comfy_serverless.cli.habits import one_line, say
+from comfy_serverless.cli.habits import counted, one_line, say
 from comfy_serverless.cli.paths import is_file, is_folder, local_path
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotFound
 from comfy_serverless.files import may_carry_workflow, type_of_name
@@ -31,6 +31,8 @@ from comfy_serverless.json_text import finite
 from comfy_serverless.worker.inputs.plan import with_mask_inputs
 
 _LONGEST_NAME = 40
+#: Types of files that nobody takes for a picture, a video, a sound or a model.
+_TEXTS = ("text/", "application/json")
 _HALF = re.compile("[\ud800-\udfff]")
 #: A path that begins so would be read as something else.
 _READ_OTHERWISE = ("~", "{", "[", '"', *ADDRESS_BEGINNINGS)
@@ -125,6 +127,8 @@ def manifest_for(
     if source.document is None and pushed is None and (address is None or values):
         raise unknown(workflow)
     files = files_of(patterns)
+    if note := told_of_texts(files):
+        say(f"note: {note}")
     named = batch_name(Path(default_name(workflow, files)), name)
     where = pushed.input_for(files[0], address) if pushed is not None else address or source.the_input
     given = _fields_set(source, where, [] if pushed is not None else values, labels)
@@ -174,6 +178,18 @@ def files_of(patterns: Sequence[str]) -> list[Path]:
             )
         found.update(dict.fromkeys(sorted(files, key=_counted)))
     return list(found)
+
+
+def told_of_texts(files: Sequence[Path]) -> str:
+    """What to say of files that a pattern has met and that no input takes by their names; "" if there are none."""
+    texts = [file.name for file in files if (type_of_name(file.name) or "").startswith(_TEXTS)]
+    if not texts:
+        return ""
+    return (
+        f"{len(texts):,} of {counted(len(files), 'file')} {'is a text' if len(texts) == 1 else 'are texts'} by name "
+        f"({', '.join(texts[:3])}{', …' if len(texts) > 3 else ''}): an input for pictures, videos or sounds refuses "
+        "such a file. A pattern like '*.jpg' leaves them out, and so does the folder alone."
+    )
 
 
 def requests_for(files: Iterable[Path], *, address: str, given: Mapping[str, Any], folder: Path) -> list[str]:

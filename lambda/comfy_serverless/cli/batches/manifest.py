@@ -33,6 +33,8 @@ MAX_WHOLE_BYTES = 256 * 1024 * 1024
 #: What is given for a manifest that comes through standard input.
 STANDARD_INPUT = Path("-")
 _READ_BYTES = 1024 * 1024
+#: What people have instead of a manifest.
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _ENDING = re.compile(r"\.(jsonl|ndjson|jsonlines|json|txt)(\.gz)?$", re.IGNORECASE)
 
@@ -62,6 +64,11 @@ def batch_name(file: Path, name: str | None) -> str:
     wanted = _ENDING.sub("", file.name) if name is None else name
     if name is None and file == STANDARD_INPUT:
         raise InvalidRequest("a manifest from standard input has no name of its own: give --name.")
+    if name is None and file.suffix.lower() in _TABLES:
+        raise InvalidRequest(
+            f"{file} is a table by its name, and a manifest (.jsonl) has a JSON request in each line: "
+            '{"workflow": "poster", "inputs": {"prompt": "a fox"}} (docs/batches.md).'
+        )
     if not _NAME.fullmatch(wanted):
         raise InvalidRequest(f"{wanted!r} cannot be a batch's name: up to 40 letters, digits, _ and -; give --name.")
     return wanted

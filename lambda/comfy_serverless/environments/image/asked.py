@@ -55,10 +55,10 @@ def _asked(image: str, mode: str, options: Sequence[str], *, goes_on: Callable[[
     try:
         return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
     except ValueError as error:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        said = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])
+        advice = "Start Docker first" if "daemon running" in said else "Build it first: make image"
         raise EngineUnavailable(
-            f"the image {image} cannot be checked: {' '.join(said) or f'exit code {done.returncode}'}. "
-            "Build it first: make image"
+            f"the image {image} cannot be checked: {said or f'exit code {done.returncode}'}. {advice}"
         ) from error
 
 

@@ -181,3 +181,12 @@ def test_a_file_in_the_folder_of_named_workflows_stays_a_file(here: Path) -> Non
     path = make("workflows/flow.json", folder=Path("workflows"), path=Path("workflows/x.jsonl"))
     workflows = Workflows(LocalFiles(path.parent), Path("workflows"))
     assert workflows.file_of(line(path)["workflow"]) == Path("workflows/flow.json")
+
+
+def test_texts_that_a_pattern_has_met_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("notes.txt", "1.json"):
+        (here / "photos" / name).write_text("{}")
+    make("flow.json", "photos/*")
+    assert "2 of 3 files are texts by name (1.json, notes.txt): an input for pictures" in capsys.readouterr().err
+    make("flow.json", "photos", name="alone")
+    assert "by name" not in capsys.readouterr().err

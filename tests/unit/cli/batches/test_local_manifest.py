@@ -177,6 +177,8 @@ def test_a_batch_is_called_as_its_file(file: str, name: str) -> None:
 def test_what_is_no_name_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="--name"):
         batch_name(Path("with space.jsonl"), None)
+    with pytest.raises(InvalidRequest, match=r"orders\.CSV is a table by its name, .* a JSON request in each line"):
+        batch_name(Path("orders.CSV"), None)
     with pytest.raises(InvalidRequest, match="--name"):
         batch_name(Path("a.jsonl"), "a/b")
 
