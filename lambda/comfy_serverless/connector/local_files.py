@@ -86,12 +86,11 @@ class LocalFiles(MadeFiles):
             # Before a run of this program may be another one of it, whose last files cannot be told from its first.
             self._has_company = remembered.runs > 0
             remembered.runs += 1
-            if keep_in is None:
-                self._before = {
-                    _identity(state)
-                    for folder in self._folders.values()
-                    for _, state in remembered.changed_files(folder, since_s=time.time() - TICK_S)
-                }
+            self._before = {
+                _identity(state)
+                for folder in self._folders.values()
+                for _, state in remembered.changed_files(folder, since_s=time.time() - TICK_S)
+            }
 
     def begin(self, at_s: float) -> None:
         """See MadeFiles."""

@@ -413,6 +413,15 @@ def test_a_file_of_the_first_moment_is_the_runs_and_one_of_the_moment_before_it_
     assert [file.place.name for file in run.unclaimed()] == ["quick.txt"]
 
 
+def test_what_came_in_the_moment_before_a_run_apart_is_not_its_own(engine: Engine) -> None:
+    come_s = engine.write_at_once("output/of the operator.txt")
+    run = engine.run(began_s=come_s + 0.004)
+    engine.write("output/quick.txt")
+    assert [file.place.name for file in run.unclaimed()] == ["quick.txt"]
+    run.leave()
+    assert "output/of the operator.txt" in engine.names()
+
+
 def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     run = engine.run()
     path = engine.folders["output"] / "slow.bin"
@@ -451,9 +460,10 @@ def test_a_folder_in_which_nothing_has_changed_is_not_read_again(
     monkeypatch.setattr(os, "scandir", counted)
     engine.run().leave()
     assert read == []
-    began_s = time.time() - 0.02  # files have the time of a clock that may be a tick behind
+    run = engine.run()
     engine.write("output/kept/deep/new.png")
-    assert [file.place.name for file in engine.run(began_s=began_s).unclaimed()] == ["new.png"]
+    run.begin(time.time() - 0.02)  # files have the time of a clock that may be a tick behind
+    assert [file.place.name for file in run.unclaimed()] == ["new.png"]
     assert read == [engine.folders["output"].resolve() / "kept/deep"]
 
 
