@@ -150,7 +150,7 @@ class TestBatches:
 class TestOtherFolders:
     @pytest.mark.parametrize("name", ["a.png [output]", "a.png [temp]", "job/a.png [output]", "a.png[temp]"])
     def test_files_of_other_jobs_are_not_read(self, name: str) -> None:
-        with pytest.raises(MissingAsset, match=r"input folder.*the s3_uri") as caught:
+        with pytest.raises(MissingAsset, match=r"input folder.*its s3_uri") as caught:
             refuse_names_of_others(graph(image=name), {})
         assert set(caught.value.details["inputs"]) == {"10.image"}
 
