@@ -1,32 +1,30 @@
-"""The table's clock, in the hands of a test: it stands still until it is told to move."""
+"""The present moment, in the hands of a test: it stands still until it is told to move."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 import pytest
 
-from comfy_serverless.aws import dynamodb
+from comfy_serverless import moments
 
-_OF_THE_TABLE = dynamodb.now_s
+_STEP_S = 0.001
 
 
 class TableClock:
-    """What every loaded module of ours takes for the present second.
+    """What the table's rooms and the API take for the present: a second, of which each look sees one ms more.
 
-    A clock that only some of them see is one that a busy machine tells apart: what the others write is by then a
-    second or two later. So it is set in all of them; a module that is loaded afterwards reads it from `dynamodb`.
+    So no two items are of one moment, and none is of a later second, however long a busy machine takes.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, now_s: int | None = None) -> None:
         self.now_s = int(time.time()) if now_s is None else now_s
-        for name, module in list(sys.modules.items()):
-            if name.startswith("comfy_serverless.") and getattr(module, "now_s", None) is _OF_THE_TABLE:
-                monkeypatch.setattr(module, "now_s", self)
-
-    def __call__(self) -> int:
-        return self.now_s
+        self._looks = 0
+        monkeypatch.setattr(moments, "_clock", self._look)
 
     def later(self, seconds: float) -> None:
         self.now_s += int(seconds)
+
+    def _look(self) -> float:
+        self._looks += 1
+        return self.now_s + min(self._looks * _STEP_S, 1 - _STEP_S)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from comfy_serverless import moments
 from comfy_serverless.api.batch_bodies import BatchDocument, Failure
 from comfy_serverless.batches.batch import Batch, BatchStatus
 from comfy_serverless.batches.ranges import Range, first_lines
@@ -42,7 +43,7 @@ def needs_counting(batch: Batch, *, every_s: float) -> bool:
         return False
     if batch.counted_at is None:
         return True
-    return (datetime.now(UTC) - datetime.fromisoformat(batch.counted_at)).total_seconds() > every_s
+    return (moments.now() - datetime.fromisoformat(batch.counted_at)).total_seconds() > every_s
 
 
 def _document(

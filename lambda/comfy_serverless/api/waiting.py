@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
+from comfy_serverless import moments
 from comfy_serverless.table.job_state import JobState
 
 #: The shortest and the longest pause between two looks, in seconds; the longest is too short for a person to notice.
@@ -41,7 +42,7 @@ def wait_for(
 
 def age_s(state: JobState) -> float:
     """How long ago a job was submitted, in seconds."""
-    return (datetime.now(UTC) - datetime.fromisoformat(state.created_at)).total_seconds()
+    return (moments.now() - datetime.fromisoformat(state.created_at)).total_seconds()
 
 
 def _pause_s(age: float) -> float:

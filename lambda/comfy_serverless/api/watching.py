@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless import moments
 from comfy_serverless.api.job_lists import EVERYTHING, MAX_PAGE, ShownJob, entries_of, look_up
 from comfy_serverless.api.live import (
     Pace,
@@ -207,4 +208,4 @@ def _tag(entry: JobEntry, found: ShownJob | None) -> str:
 
 def _age_s(state: JobState) -> float:
     """How long ago a job got into its state, in seconds."""
-    return (datetime.now(UTC) - datetime.fromisoformat(state.updated_at)).total_seconds()
+    return (moments.now() - datetime.fromisoformat(state.updated_at)).total_seconds()

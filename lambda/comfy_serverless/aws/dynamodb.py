@@ -20,6 +20,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from comfy_serverless import moments
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.moments import moment_text
 from comfy_serverless.retry import attempts
@@ -337,12 +338,12 @@ def not_there() -> dict[str, Any]:
 
 def now_s() -> int:
     """This moment, in whole seconds since 1970, as in TTL attributes and leases."""
-    return int(time.time())
+    return int(moments.now().timestamp())
 
 
 def now_text() -> str:
     """This moment as the API writes moments: `2026-01-31T12:00:00.000Z`. Sorts as text."""
-    return moment_text(datetime.now(UTC))
+    return moment_text(moments.now())
 
 
 def moment_of(epoch_s: int) -> datetime:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum, auto
 
+from comfy_serverless import moments
 from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
@@ -72,7 +73,7 @@ class NewJob:
     version: int = 1
     key_id: str = ""
     asked_sha256: str | None = None
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created_at: datetime = field(default_factory=moments.now)
 
     def waiting(self, *, keeper: str, keeper_due: int) -> JobState:
         """The job as it is first written: it waits."""

@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from comfy_serverless import moments
 from comfy_serverless.aws.dynamodb import (
     NOT_THERE,
     ConditionFailed,
@@ -373,7 +373,7 @@ class JobStore(WaitingJobs):
         job = state.whole_document().model_copy(
             update={
                 "status": status or status_of(error),
-                "completed_at": datetime.now(UTC),
+                "completed_at": moments.now(),
                 "error": JobError.of(error, retryable=True if not isinstance(error, Canceled) else None),
                 "outputs": (),
             }
@@ -428,7 +428,7 @@ class JobStore(WaitingJobs):
         assign: dict[str, Any] = {
             "status": job.status.value,
             "updated_at": now_text(),
-            "completed_at": moment_text(job.completed_at or datetime.now(UTC)),
+            "completed_at": moment_text(job.completed_at or moments.now()),
             "document_json": stored_document(job),
             "shown_json": shown_json(job, outputs),
         }

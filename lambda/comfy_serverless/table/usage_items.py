@@ -17,6 +17,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Final, Self
 from zlib import crc32
 
+from comfy_serverless import moments
 from comfy_serverless.aws.dynamodb import Item, Update, update_write
 from comfy_serverless.jobs.document import Job, JobStatus, worked_s
 from comfy_serverless.jobs.named import WORKFLOW_LABEL
@@ -124,7 +125,7 @@ class Counter:
 
 def counted(job_id: str, job: Job, account: Account) -> list[Mapping[str, Any]]:
     """The parts of a transaction that count an ended job."""
-    ended = job.completed_at or datetime.now(UTC)
+    ended = job.completed_at or moments.now()
     day, shard = f"{ended.astimezone(UTC):%Y-%m-%d}", f"{crc32(job_id.encode()) % SHARDS:02}"
     sort_keys = [f"{day}#{account.workflow}#{account.key_id}#{shard}"]
     if account.key_id:

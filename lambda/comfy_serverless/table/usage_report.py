@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Self
 
+from comfy_serverless import moments
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.prices import usd
 from comfy_serverless.table.usage_items import Counter, Usage
@@ -42,7 +43,7 @@ class Asked:
                 f"usage can be asked for by {', '.join(KINDS)}, or by several of them with commas between; not by "
                 f"{wrong[0][:60]!r}."
             )
-        today = datetime.now(UTC).date()
+        today = moments.now().date()
         ends = _day("to", last) if last is not None else today
         begins = _day("from", first) if first is not None else min(ends, today).replace(day=1)
         if not timedelta(0) <= ends - begins < timedelta(days=MOST_DAYS):
