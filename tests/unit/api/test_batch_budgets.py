@@ -10,6 +10,7 @@ import pytest
 from comfy_serverless.jobs.message import JobMessage
 from tests.unit.api.test_usage_route import spend
 from tests.unit.owned_batches import ASSETS, Batches, batches_world, line
+from tests.unit.table_clock import TableClock
 
 WARNS, REFUSES = ({"budget_nanousd": "400000000", "budget_action": what} for what in ("warn", "refuse"))
 
@@ -17,6 +18,7 @@ WARNS, REFUSES = ({"budget_nanousd": "400000000", "budget_action": what} for wha
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batches]:
     monkeypatch.setattr("comfy_serverless.table.usage.KNOWN_S", 0.0)
+    TableClock(monkeypatch)  # no month ends between two requests
     with batches_world(monkeypatch) as world:
         yield world
 

@@ -20,11 +20,13 @@ from comfy_serverless.batches.taking import take_again
 from comfy_serverless.table.api_keys import BudgetAction
 from tests.unit.api.test_usage_route import spend
 from tests.unit.owned_batches import ASSETS, RESULTS, Batches, batches_world, line
+from tests.unit.table_clock import TableClock
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Batches]:
     monkeypatch.setattr("comfy_serverless.table.usage.KNOWN_S", 0.0)
+    TableClock(monkeypatch)  # no month ends between two requests
     monkeypatch.setattr(reading, "CHUNK_LINES", 5)
     with batches_world(monkeypatch, max_bad_lines=10) as world:
         yield world
