@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -193,9 +194,9 @@ class World:
         return set(threading.enumerate()) - self._threads_before
 
     def _new_descriptors(self) -> set[tuple[str, str]]:
-        # The lock on this process's own names of models ends with the process.
-        new = open_descriptors() - self._descriptors_before
-        return {(number, target) for number, target in new if Path(target).parent.name != "seen"}
+        # The lock on this process's own names of models ends with the process, and so do those on our own folders.
+        held = re.compile(r".*/(seen/[^/]*|comfy-serverless-(models-)?\d+)( \(deleted\))?")
+        return {new for new in open_descriptors() - self._descriptors_before if not held.fullmatch(new[1])}
 
 
 def wait_until(condition: Callable[[], object]) -> bool:
