@@ -87,7 +87,7 @@ class LateFiles:
         roots = [folders[kind] for kind in WRITTEN if kind in folders]
         if self._standing is None:
             self._standing = self._what_stands(folders["input"].resolve(), last, roots)
-        elif not self._standing_file.exists():
+        elif not _says_something(self._standing_file):
             self._note_standing(folders["input"].resolve(), self._standing)
         if last is not None and last.owner == whose:
             is_told = last.until_s == math.inf and self._owner == whose
@@ -197,6 +197,8 @@ class LateFiles:
         except OSError as error:
             logger.warning("what is in ComfyUI's input folder cannot be noted for other processes: %s", error)
             _remove(self._standing_file)
+            with suppress(OSError):  # for a name without a word there is room mostly; it says that there have been runs
+                self._standing_file.touch()
 
     def _standing_since(self, folder: Path, last: _Last) -> Standing | None:
         """What the operator has in the input folder, but for what has come with the last runs; None if it is new."""
@@ -335,6 +337,13 @@ def _touched(file: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _says_something(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:
