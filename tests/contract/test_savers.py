@@ -138,7 +138,8 @@ def plain(class_type: str, value: str, *, count: int = 2, **inputs: Any) -> dict
     checkpoint = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": Path(CHECKPOINT).name}}
     video = {"class_type": "CreateVideo", "inputs": {"images": ["images", 0], "fps": 8.0}}
     audio = {"class_type": "EmptyAudio", "inputs": {"duration": 1.0, "sample_rate": 44100, "channels": 2}}
-    made = {"images": pictures, "image_a": pictures, "samples": latent, "vae": checkpoint, "video": video, "audio": audio}
+    made = {"images": pictures, "samples": latent, "vae": checkpoint, "video": video, "audio": audio}
+    made["image_a"] = pictures
     needed = {value: made[value]} | ({"images": pictures} if value == "video" else {})
     return needed | {"2": {"class_type": class_type, "inputs": {value: [value, 2 if value == "vae" else 0], **inputs}}}
 

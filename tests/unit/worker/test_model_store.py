@@ -938,7 +938,7 @@ def test_a_folder_that_cannot_be_made_again_is_made_by_the_next_job(tmp_path: Pa
     settings = Settings(model_store_dir=tmp_path / "store")
     own = own_directory(settings)
     shutil.rmtree(own.parent)
-    own.parent.touch()
+    own.parent.symlink_to("nowhere")
     with pytest.raises(FileExistsError):
         own_directory(settings)
     own.parent.unlink()
