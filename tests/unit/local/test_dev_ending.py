@@ -45,3 +45,14 @@ def test_signals_in_the_middle_of_one_another_begin_the_end_once() -> None:
         sys.setprofile(None)
     assert left == [0]
     assert begun == ["the end"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_end_that_fails_to_begin_is_not_waited_for_for_ever() -> None:
+    def fails() -> None:
+        raise BrokenPipeError("the terminal is gone")
+
+    ending = Ending(fails)
+    signal.raise_signal(signal.SIGTERM)
+    ending.wait()
