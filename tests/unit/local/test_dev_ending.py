@@ -48,11 +48,17 @@ def test_signals_in_the_middle_of_one_another_begin_the_end_once() -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_end_that_fails_to_begin_is_not_waited_for_for_ever() -> None:
+def test_an_end_that_fails_to_begin_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failure: told.append(failure.exc_type))
+    begun: list[threading.Thread] = []
+
     def fails() -> None:
+        begun.append(threading.current_thread())
         raise BrokenPipeError("the terminal is gone")
 
     ending = Ending(fails)
     signal.raise_signal(signal.SIGTERM)
     ending.wait()
+    begun[0].join()
+    assert told == [BrokenPipeError]
