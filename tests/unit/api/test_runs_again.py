@@ -230,9 +230,8 @@ def test_a_drop_that_was_refused_shows_and_runs_nothing_of_others(world: Batches
     names = {"1": {"class_type": "LoadImage", "inputs": {"image": f"s3://{ASSETS}/assets/rivals/secret.png"}}}
     # Who drops a file chooses its bytes: they may look like a request that has been judged, and was stored by us.
     dropped = {"request": {"workflow": {**LOADS, **names}}, **asked} if is_disguised else asked
-    place = {"Bucket": "drops", "Key": "jobs/a.json"}
     world.s3.create_bucket(Bucket="drops", CreateBucketConfiguration={"LocationConstraint": REGION})
-    world.s3.put_object(**place, Body=json.dumps(dropped).encode())
+    world.s3.put_object(Bucket="drops", Key="jobs/a.json", Body=json.dumps(dropped).encode())
     jobs = world.services.jobs
     job = NewJob(job_id="drop", owner="team", request_uri="s3://drops/jobs/a.json", result_uri=f"s3://{RESULTS}/r.json")
     refuse(job, InvalidRequest("there is no such workflow"), submit=jobs.submit, jobs=jobs, s3=world.s3)
