@@ -20,6 +20,7 @@ import pytest
 from comfy_serverless import locks
 from comfy_serverless.connector import late_files, standing
 from comfy_serverless.connector.folders import EngineFolders
+from comfy_serverless.connector.late_files import LateFiles
 from comfy_serverless.connector.places import beside
 from comfy_serverless.connector.real_paths import mounts_in, remove_tree
 from comfy_serverless.graph.file_inputs import own_folders
@@ -791,3 +792,25 @@ def test_a_clean_up_as_a_job_begins_does_not_stop_it(world: World, monkeypatch: 
     world.write("output/late.png")
     monkeypatch.setattr(world.held, "restore", lambda: clean_up(world))
     assert "output/late.png" not in world.turn("bob")
+
+
+@pytest.mark.parametrize("times", [1, 100], ids=["once", "on and on"])
+def test_what_comes_while_the_rest_is_moved_is_not_there_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    before, move_out, numbers = world.turn("alice"), LateFiles.move_out, iter(range(times))
+    time.sleep(0.06)
+    world.write("output/late.png")
+
+    def goes_on(late: LateFiles, path: Path, keep_in: Path | None = None) -> bool:
+        has_moved = move_out(late, path, keep_in)
+        if (number := next(numbers, None)) is not None:
+            world.write(f"output/new/{number}.png")
+        return has_moved
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LateFiles, "move_out", goes_on)
+        assert (world.turn("bob") == before) is (times == 1)
+    for path in (world.base / "output/new").glob("*"):
+        path.write_text("once more")  # as what is always in the same place
+    assert world.turn("carol") == before
