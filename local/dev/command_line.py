@@ -12,6 +12,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
     def end() -> None:
-        print("stopping …", file=sys.stderr, flush=True)
         stack.end_soon()
+        with suppress(OSError):  # the terminal may be gone
+            print("stopping …", file=sys.stderr, flush=True)
 
     ending = Ending(end)
     written: list[Path] = []

@@ -32,5 +32,7 @@ class Ending:
 
     def _end(self) -> None:
         self._asked.get()
-        self._begin()
-        self._is_asked.set()
+        try:
+            self._begin()
+        finally:  # it may have nobody left to tell
+            self._is_asked.set()

@@ -139,8 +139,20 @@ def plain(class_type: str, value: str, *, count: int = 2, **inputs: Any) -> dict
     video = {"class_type": "CreateVideo", "inputs": {"images": ["images", 0], "fps": 8.0}}
     audio = {"class_type": "EmptyAudio", "inputs": {"duration": 1.0, "sample_rate": 44100, "channels": 2}}
     made = {"images": pictures, "samples": latent, "vae": checkpoint, "video": video, "audio": audio}
+    made["image_a"] = pictures
     needed = {value: made[value]} | ({"images": pictures} if value == "video" else {})
     return needed | {"2": {"class_type": class_type, "inputs": {value: [value, 2 if value == "vae" else 0], **inputs}}}
+
+
+def viewer(class_type: str, value: str, **inputs: Any) -> dict[str, Any]:
+    """A node of ComfyUI's own that shows a model, which it saves under a name of its own."""
+    model = base64.b64encode(b'glTF\2\0\0\0\44\0\0\0\20\0\0\0JSON{"asset":{}}    ').decode()
+    view = {"viewport_state": {}, "width": 64, "height": 64}
+    loader = {"model_file": f"data:model/gltf-binary;base64,{model}", **view}
+    return {
+        "model": {"class_type": "Load3DAdvanced", "inputs": loader},
+        "2": {"class_type": class_type, "inputs": {value: ["model", 0], **inputs}},
+    }
 
 
 PREFIX: dict[str, Any] = {"filename_prefix": "a/hen"}
@@ -162,6 +174,9 @@ PLAIN = {
         plain("SaveImageDataSetToFolder", "images", count=1, folder_name="set", filename_prefix="hen"),
         1,
     ),
+    "ImageCompare": (plain("ImageCompare", "image_a", compare_view={}, count=1), 1),
+    "Preview3D": (viewer("Preview3D", "model_file"), 1),
+    "Preview3DAdvanced": (viewer("Preview3DAdvanced", "model_3d", viewport_state={}, width=64, height=64), 2),
 }
 
 
@@ -183,6 +198,8 @@ def test_what_comfyuis_own_nodes_save_is_delivered_also_after_another_owners_pac
     assert outcome.error is None
     assert outcome.job.warnings == ()
     assert len(made) == count, made.keys()
+    if "model" in graph:  # what is not taken is shown as a text
+        assert any(name.endswith(".glb") for name in made), made.keys()
 
 
 @pytest.mark.parametrize("cache", CACHES)

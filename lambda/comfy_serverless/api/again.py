@@ -22,14 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from comfy_serverless.api.auth import Caller, caller
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, UNREADABLE, documented
 from comfy_serverless.api.budgets import is_of_budget
-from comfy_serverless.api.jobs import IdempotencyKey, JobId, answer_job, find_job
+from comfy_serverless.api.jobs import IdempotencyKey, JobId, answer_job, find_job, was_judged
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import Submission, submit, submit_again
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound, UpstreamError
 from comfy_serverless.graph.chance import with_seeds_to_draw
 from comfy_serverless.graph.wrappers import is_of_editor, unwrap
-from comfy_serverless.jobs.document import Job, JobStatus
+from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.extra_data import KEPT
 from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.named import expanded
@@ -114,7 +114,7 @@ def _again(
         request, shown = _with_graph(request, state, behind), None
     if has_new_seed:
         request, shown = _with_new_seeds(request), _shown_with_new_seeds(shown)
-    if not _was_judged(state):
+    if not was_judged(state, behind):
         return submit(Submission(request=request, caller=who, idempotency_key=key), behind)
     if isinstance(request.workflow, dict) and not is_of_editor(request.workflow):
         behind.node_list.check(request.workflow)
@@ -135,20 +135,10 @@ def _asked(state: JobState, behind: Services) -> StoredRequest | JobRequest:
         raise _gone(state, error) from error
 
 
-def _was_judged(state: JobState) -> bool:
-    """Whether its request was found good: a line that was not has become a job that failed before any run."""
-    return state.status is not JobStatus.FAILED or state.runs > 0 or not _is_line_as_it_came(state)
-
-
-def _is_line_as_it_came(state: JobState) -> bool:
-    line = LineAddress.parse(S3Address.parse(state.request))
-    return line is not None and not line.is_stored
-
-
 def _with_graph(request: JobRequest, state: JobState, behind: Services) -> JobRequest:
     """The request with the graph of the version that its line was pinned to. Raises NotFound if that is gone."""
     try:
-        return expanded(behind.named, request, owner=state.owner, key=state.id, was_taken=_was_judged(state))
+        return expanded(behind.named, request, owner=state.owner, key=state.id, was_taken=was_judged(state, behind))
     except InvalidRequest as error:
         raise _gone(state, error) from error
 

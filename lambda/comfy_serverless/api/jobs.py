@@ -146,7 +146,20 @@ def _submitted(address: S3Address, state: JobState, behind: Services) -> dict[st
         if not isinstance(given, str):
             return given
         request = JobRequest.parse({"workflow": given})
-    return expanded(behind.named, request, owner=state.owner, key=state.id, was_taken=True).workflow
+    was_taken = was_judged(state, behind)
+    return expanded(behind.named, request, owner=state.owner, key=state.id, was_taken=was_taken).workflow
+
+
+def was_judged(state: JobState, behind: Services) -> bool:
+    """Whether a job's request was found good. One that was refused is a job that failed before any run.
+
+    That is as it came, in a manifest or a file that was dropped: all that it says was chosen by who sent it.
+    """
+    if state.status is not JobStatus.FAILED or state.runs > 0:
+        return True
+    address = S3Address.parse(state.request)
+    line = LineAddress.parse(address)
+    return line.is_stored if line is not None else address.bucket == behind.assets_bucket
 
 
 @router.post(

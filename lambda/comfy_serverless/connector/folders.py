@@ -93,8 +93,9 @@ class EngineFolders:
         places.make(self._root)
         if not locks.is_at(self._life, self._kept / _LIFE):
             logger.warning("the folder for what jobs have made is gone, and is made again: %s", self._kept)
-            os.close(self._life)
-            self._life = self._new_life()
+            # Should the new one fail, the next job must find that this one is gone.
+            gone, self._life = self._life, self._new_life()
+            os.close(gone)
         self._sharers.stay()
         places.touch(self._turn, self._next, self._kept / _LIFE)
 
@@ -206,6 +207,9 @@ class EngineFolders:
                     if self._users[me]:
                         self._users[me] += 1
                         return
+                    if waits is not None and not locks.is_at(waits, self._next):
+                        os.close(waits)  # the folder has been cleaned up: nobody would get a turn in it
+                        waits = None
                     if waits is None:
                         self._make_again()
                         # Who waits holds this, so that a process with many jobs lets others have a turn.
@@ -318,14 +322,16 @@ class _Sharers:
     def stay(self) -> None:
         """Be seen by the others, also if our file has been cleaned up since. Raises OSError."""
         if self._lock is not None and not locks.is_at(self._lock, self._folder / self._own):
-            os.close(self._lock)
-            self._lock = None
-            self._lock = self._new_lock()
+            gone, self._lock = self._lock, self._new_lock()
+            os.close(gone)
         places.touch(self._folder / self._own)
 
     def are_there(self) -> bool:
         """Whether there are any now."""
-        for file in self._folder.iterdir():
+        files: list[Path] = []
+        with suppress(FileNotFoundError):  # it has just been cleaned up
+            files = list(self._folder.iterdir())
+        for file in files:
             if file.name == self._own:
                 continue
             free = locks.try_lock(file, locks.ALONE)

@@ -35,6 +35,8 @@ MAX_KEPT_BYTES = 256 * 1024 * 1024
 #: How many files and folders: each change of owners that moves one looks through them.
 MOST_KEPT = 1000
 _SHOWN = 5
+#: How often a change of owners looks for what has come while it moved the rest.
+_MOST_LOOKS = 3
 #: How long a process that has ended without a word may have gone on, and a run in it, in seconds.
 _UNHEARD_S = 3600.0
 #: There is no room for a file, or it is none to be read: a socket.
@@ -87,7 +89,7 @@ class LateFiles:
         roots = [folders[kind] for kind in WRITTEN if kind in folders]
         if self._standing is None:
             self._standing = self._what_stands(folders["input"].resolve(), last, roots)
-        elif not self._standing_file.exists():
+        elif not _says_something(self._standing_file):
             self._note_standing(folders["input"].resolve(), self._standing)
         if last is not None and last.owner == whose:
             is_told = last.until_s == math.inf and self._owner == whose
@@ -95,11 +97,24 @@ class LateFiles:
             if not (is_told and _touched(self._turn_file)):
                 self._tell(None)
             return
+        looked_s, known_since_s = time.time(), self._since_s
         if last is not None:
             keep_in = self._keep_in if last.owner != _UNKNOWN else self._keep_unknown
-            self._move_out(roots, folders["input"].resolve(), self._standing, keep_in)
-        self._owner, self._since_s, folders_there = whose, time.time() - TICK_S, set[str]()
-        self._before = {_identity(state) for _, state in self._since(roots, seen=folders_there)}
+            for _ in range(_MOST_LOOKS):  # what goes on writes while the rest is moved
+                looked_s = time.time()
+                if not self._move_out(roots, folders["input"].resolve(), self._standing, keep_in):
+                    break
+        else:
+            self._since_s = looked_s - TICK_S
+        folders_there, known = set[str](), self._remembered.folders
+        there = self._since(roots, seen=folders_there)
+        # What has come meanwhile is none that was there: with the next change it leaves.
+        stay = [state for path, state in there if last is None or not self._is_late(path, state)]
+        if last is not None:
+            new = {folder for folder in folders_there - known if (birth_s(folder) or 0.0) >= known_since_s}
+            folders_there -= new
+        self._owner, self._since_s = whose, looked_s - TICK_S
+        self._before = {_identity(state) for state in stay if state.st_ctime >= self._since_s}
         self._remembered.folders = folders_there
         self._tell(None)
 
@@ -197,6 +212,8 @@ class LateFiles:
         except OSError as error:
             logger.warning("what is in ComfyUI's input folder cannot be noted for other processes: %s", error)
             _remove(self._standing_file)
+            with suppress(OSError):  # for a name without a word there is room mostly; it says that there have been runs
+                self._standing_file.touch()
 
     def _standing_since(self, folder: Path, last: _Last) -> Standing | None:
         """What the operator has in the input folder, but for what has come with the last runs; None if it is new."""
@@ -219,7 +236,8 @@ class LateFiles:
             for name, state in self._remembered.changed_files(str(root), since_s=self._since_s, seen=seen)
         ]
 
-    def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing, keep_in: Path) -> None:
+    def _move_out(self, roots: list[Path], input_folder: Path, standing: Standing, keep_in: Path) -> bool:
+        """Move out what has come since the last owner's runs began; whether there was something."""
         folders = set[str]()
         late = [path for path, state in self._since(roots, seen=folders) if self._is_late(path, state)]
         others: list[Path] = []
@@ -229,9 +247,9 @@ class LateFiles:
             others = [Path(path) for path in standing.others()]
         if not late and not others:
             self._remove_empty(folders, roots)
-            return
+            return False
         kept_before = set(self._kept())
-        self._move_late(late, roots, keep_in)
+        has_moved = self._move_late(late, roots, keep_in)
         self._remove_empty(folders, roots)
         if brought := [path for path in others if self.move_out(path, keep_in)]:
             logger.warning(
@@ -240,6 +258,7 @@ class LateFiles:
                 *(len(brought), keep_in, _shown(brought, [input_folder])),
             )
         self._make_room(kept_before)
+        return has_moved or bool(brought)
 
     def move_strays(self, roots: list[Path], since_s: float) -> None:
         """Move out what has come since a moment, all of which is no run's that has been there."""
@@ -257,13 +276,14 @@ class LateFiles:
             self._remove_empty({way for way in ways if any(Path(way).is_relative_to(root) for root in roots)}, roots)
             self._make_room(kept_before)
 
-    def _move_late(self, late: list[Path], roots: list[Path], keep_in: Path) -> None:
+    def _move_late(self, late: list[Path], roots: list[Path], keep_in: Path) -> bool:
         if moved := [path for path in late if self.move_out(path, keep_in)]:
             logger.warning(
                 "%d files came into ComfyUI's folders after the end of the runs that wrote them, and are no outputs. "
                 "They were moved to %s, away from another owner's run: %s",
                 *(len(moved), keep_in, _shown(moved, roots)),
             )
+        return bool(moved)
 
     def _is_late(self, path: Path, state: os.stat_result) -> bool:
         """Whether a file has come since, and not only a new name, right or time for one that was there."""
@@ -335,6 +355,13 @@ def _touched(file: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _says_something(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _identity(state: os.stat_result) -> tuple[int, int, int]:

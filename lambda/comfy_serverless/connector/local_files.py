@@ -210,11 +210,12 @@ class LocalFiles(MadeFiles):
         finally:
             if self._keep_in is None and self._ended_s == -math.inf:
                 self.remembered.note_span(self, self._began_s, time.time())
-            with self.remembered.lock:
+            with self.remembered.lock:  # what a run makes that begins meanwhile is no stray
                 self.remembered.runs -= 1
-                is_last = not self.remembered.runs
-            if self._move_strays is not None and is_last:
-                self._move_strays(self._began_s - _LAG_S)
+                if self._move_strays is not None:
+                    since_s = self.remembered.strays_since(self._began_s - _LAG_S)
+                    if not self.remembered.runs:
+                        self._move_strays(since_s)
 
     def _leave(self) -> None:
         if not self._has_looked:  # the run has broken off

@@ -132,6 +132,7 @@ class Remembered:
         self.runs = 0
         #: Whose jobs have had nodes of packs: one or two.
         self._pack_owners: set[str] = set()
+        self._strays_since_s = math.inf
         self.spans: OrderedDict[object, tuple[float, float]] = OrderedDict()
         self.numbers: deque[float] = deque([-1.0], maxlen=_MAX_SPANS)
         #: Those of the files that were there when the engine had started, as numbers: there can be very many.
@@ -151,6 +152,16 @@ class Remembered:
             if not is_plain and len(self._pack_owners) <= 1:  # of two, one is another
                 self._pack_owners.add(owner)
             return is_plain and bool(self._pack_owners - {owner})
+
+    def strays_since(self, since_s: float) -> float:
+        """Note that what has come since then may be no run's; since when that is so of the runs up to now, in seconds.
+
+        Under the lock, as a run ends. Those before the last one have left them to it: one of its files may be among
+        them.
+        """
+        since_s = min(since_s, self._strays_since_s)
+        self._strays_since_s = since_s if self.runs else math.inf
+        return since_s
 
     def had_name(self, path: str) -> bool:
         """Whether there was a file of this path when the engine had started."""

@@ -74,8 +74,8 @@ def own_directory(settings: Settings) -> Path:
             _own_directories[key] = _make_own(directory / "seen")
         own, descriptor = _own_directories[key]
         if not locks.is_at(descriptor, own):  # it has been cleaned up, and ComfyUI knows it by its name
+            _own_directories[key] = own, _make_again(own)  # if it fails, the next call must find the old one gone
             os.close(descriptor)
-            _own_directories[key] = own, _make_again(own)
         return own
 
 

@@ -90,17 +90,24 @@ def in_own_folder(
 def writes_there_alone(graph: Mapping[str, Any], run: str, declarations: Declarations) -> bool:
     """Whether the nodes of a graph (as `in_own_folder` makes it) save in the run's own folder, and nowhere else.
 
-    ComfyUI's own do, and tell of what they show. Nobody knows it of those of a pack.
+    It is known of ComfyUI's own that have the name of a place to write to, of those that tell what they show in the
+    temp folder, and of those that leave no file. Not of others, nor of any that call a service: Preview3D saves in the
+    output folder itself (0.33.0), and so does many a one with the model that it has been sent.
     """
     for node in graph.values():
-        said, name = declarations.get(node["class_type"]), known(node["class_type"]).writes_below
-        if said is None or not said.is_own:
+        said, knowledge = declarations.get(node["class_type"]), known(node["class_type"])
+        if said is None or not said.is_own or said.is_partner:
             return False
-        if said.is_output and name in said.inputs and name in node["inputs"]:
-            value = node["inputs"][name]
-            made_by = graph.get(value[0], {}).get("class_type") if is_link(value) else None
-            if made_by != TEXT_JOINER and not str(value).startswith(f"{JOBS_FOLDER}/{run}/"):
+        if not said.is_output:
+            continue
+        if knowledge.writes_below not in said.inputs:
+            if not (knowledge.names_preview or knowledge.sends_frames or knowledge.gives_text):
                 return False
+            continue
+        value = node["inputs"].get(knowledge.writes_below)
+        made_by = graph.get(value[0], {}).get("class_type") if is_link(value) else None
+        if made_by != TEXT_JOINER and not str(value).startswith(f"{JOBS_FOLDER}/{run}/"):
+            return False
     return True
 
 

@@ -64,6 +64,7 @@ _CONSTANT_TEXT = KnownNode(gives_text=True, constant="value")
 NODES: Mapping[str, KnownNode] = {
     "ComfySwitchNode": _HANDS_ON,
     "CreateList": _HANDS_ON,
+    "ImageCompare": KnownNode(names_preview=True),
     "Load3D": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
     "Load3DAdvanced": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
     "Load3DAnimation": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
@@ -82,6 +83,7 @@ NODES: Mapping[str, KnownNode] = {
     "LoadVideoTextDataSetFromFolder": _LISTS_FOLDER,
     "MaskPreview": KnownNode(names_preview=True),
     "ModelAttentionBackend": KnownNode(judges=frozenset({"attention"})),
+    "Preview3DAdvanced": KnownNode(names_preview=True),
     "PreviewAudio": KnownNode(names_preview=True),
     "PreviewImage": KnownNode(names_preview=True),
     "SaveImageDataSetToFolder": KnownNode(writes_below="folder_name"),

@@ -45,7 +45,7 @@ _PATH: Final = re.compile(
     # Between quotes: all up to the next one, unless another path or a sentence begins in it.
     rf"(?P<quote>[\"'`])(?P<start>/(?:{_OF_PEOPLE}|{_OF_MACHINES})/|(?:\\{{2,4}}[?.]{_BACK})?{_DRIVE}|{_SHARE})"
     r"(?P<whole>(?:(?!(?P=quote)| /)[^\n:;<>|*?])*+)(?P=quote)"
-    rf"|(?<![\w.:/~*…-])/(?:(?:{_OF_PEOPLE})/(?:{_FOLDER})*+|(?:{_OF_MACHINES})/(?:{_L}*+/)*+)(?P<file>{_L}*+)"
+    rf"|(?<![\w.:/~*…#-])/(?:(?:{_OF_PEOPLE})/(?:{_FOLDER})*+|(?:{_OF_MACHINES})/(?:{_L}*+/)*+)(?P<file>{_L}*+)"
     rf"|(?<![\w/])(?:\\{{2,4}}[?.]{_BACK})?{_DRIVE}(?:{_FOLDER_W})++(?P<of_drive>{_LAST_W}){_NO_EXPRESSION}"
     rf"|(?<![\w\\:])(?:{_SHARE})(?P<folders>(?:{_FOLDER_W})*+)(?P<of_share>{_LAST_W}){_NO_EXPRESSION}"
     rf"|(?<![\w.:/\\~*…-])//[a-z0-9][\w.$@-]++/(?!/)(?:{_FOLDER})++(?P<of_server>{_L}*+)",

@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.batches.refusals import refuse
+from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.table.job_state import NewJob
 from tests.unit.api.test_usage_route import spend
+from tests.unit.api_world import RESULTS
+from tests.unit.handlers.test_named_everywhere import poster
+from tests.unit.jobs_table import REGION
 from tests.unit.named_world import push, run
 from tests.unit.owned_batches import ASSETS, GRAPH, LOADS, Batches, batches_world, line
 
@@ -215,3 +221,23 @@ def test_what_only_a_worker_converts_keeps_its_seeds(world: Batches) -> None:
     refused = again(world, first, {"seed": "new"})
     assert (refused.status, refused.code) == (422, "invalid_request")
     assert "`set`" in refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize("is_disguised", [False, True], ids=["plain", "as a request that is stored"])
+def test_a_drop_that_was_refused_shows_and_runs_nothing_of_others(world: Batches, is_disguised: bool) -> None:
+    world.services.workflows.push(poster())  # the operator's, which he shares with nobody
+    asked: dict[str, Any] = {"workflow": "shared/poster@1"}
+    names = {"1": {"class_type": "LoadImage", "inputs": {"image": f"s3://{ASSETS}/assets/rivals/secret.png"}}}
+    # Who drops a file chooses its bytes: they may look like a request that has been judged, and was stored by us.
+    dropped = {"request": {"workflow": {**LOADS, **names}}, **asked} if is_disguised else asked
+    world.s3.create_bucket(Bucket="drops", CreateBucketConfiguration={"LocationConstraint": REGION})
+    world.s3.put_object(Bucket="drops", Key="jobs/a.json", Body=json.dumps(dropped).encode())
+    jobs = world.services.jobs
+    job = NewJob(job_id="drop", owner="team", request_uri="s3://drops/jobs/a.json", result_uri=f"s3://{RESULTS}/r.json")
+    refuse(job, InvalidRequest("there is no such workflow"), submit=jobs.submit, jobs=jobs, s3=world.s3)
+    assert world.request("GET", "/api/v2/jobs/drop").json["status"] == "failed"
+    shown = world.request("GET", "/api/v2/jobs/drop/workflow")
+    assert (shown.status, shown.code) == (404, "not_found"), shown.text
+    answer = again(world, "drop")
+    assert answer.status in {404, 422}, answer.text
+    assert world.messages() == []

@@ -9,14 +9,18 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from comfy_serverless import locks
 from comfy_serverless.connector import late_files, standing
 from comfy_serverless.connector.folders import EngineFolders
+from comfy_serverless.connector.late_files import LateFiles
 from comfy_serverless.connector.places import beside
 from comfy_serverless.connector.real_paths import mounts_in, remove_tree
 from comfy_serverless.graph.file_inputs import own_folders
@@ -740,3 +744,73 @@ def test_what_is_in_use_is_not_old(world: World) -> None:
         os.utime(file, (0, 0))
     world.turn("alice")
     assert all(file.stat().st_mtime > 1 for file in files)
+
+
+def test_who_waits_gets_his_turn_after_a_clean_up(world: World) -> None:
+    another, calls = EngineFolders(world.folders), count()
+    with ExitStack() as first:
+        first.enter_context(world.held.hold(owner="alice"))
+
+        def look() -> None:
+            if (number := next(calls)) == 0:
+                clean_up(world)
+                first.close()
+            assert number < 20, "nobody has the folders"
+
+        with another.hold(look, owner="bob"):
+            assert next(calls) > 0
+    another.close()
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
+def test_a_job_that_cannot_begin_anew_after_a_clean_up_stops_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    (world.base / "output-of-another").mkdir()
+    another = EngineFolders({**world.folders, "output": world.base / "output-of-another"})
+    clean_up(world)
+    calls, lock = count(), locks.lock
+
+    def full(path: Path, kind: int = locks.ALONE) -> int:
+        if next(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return lock(path, kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "lock", full)
+        with pytest.raises(OSError, match="No space left"), another.hold(owner="carol"):
+            pytest.fail("it has no folder of its own")
+    with another.hold(owner="carol"):
+        world.turn("alice")
+        world.write("input/carols.png")
+        assert "input/carols.png" in world.turn("bob"), "it is seen by the others"
+    another.close()
+
+
+def test_a_clean_up_as_a_job_begins_does_not_stop_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.turn("alice")
+    world.write("output/late.png")
+    monkeypatch.setattr(world.held, "restore", lambda: clean_up(world))
+    assert "output/late.png" not in world.turn("bob")
+
+
+@pytest.mark.parametrize("times", [1, 100], ids=["once", "on and on"])
+def test_what_comes_while_the_rest_is_moved_is_not_there_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    before, move_out, numbers = world.turn("alice"), LateFiles.move_out, iter(range(times))
+    time.sleep(0.06)
+    world.write("output/late.png")
+
+    def goes_on(late: LateFiles, path: Path, keep_in: Path | None = None) -> bool:
+        has_moved = move_out(late, path, keep_in)
+        if (number := next(numbers, None)) is not None:
+            world.write(f"output/new/{number}.png")
+        return has_moved
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LateFiles, "move_out", goes_on)
+        assert (world.turn("bob") == before) is (times == 1)
+    for path in (world.base / "output/new").glob("*"):
+        path.write_text("once more")  # as what is always in the same place
+    assert world.turn("carol") == before

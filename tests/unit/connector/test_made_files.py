@@ -53,10 +53,16 @@ class Engine:
         whole.rename(path)
         return path.stat().st_ctime
 
-    def run(self, keep_in: str = "kept", *, began_s: float | None = None) -> LocalFiles:
+    def run(
+        self,
+        keep_in: str = "kept",
+        *,
+        began_s: float | None = None,
+        move_strays: Callable[[float], None] | None = None,
+    ) -> LocalFiles:
         """A run apart that begins now."""
         kept = self.home / ".ours" / keep_in
-        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=kept)
+        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=kept, move_strays=move_strays)
         files.begin(time.time() if began_s is None else began_s)
         return files
 
@@ -275,6 +281,23 @@ def test_a_run_whose_next_one_has_begun_takes_only_what_is_in_its_own_folder_or_
     assert alone == {f"'{jobs}/2/b.png' (output)", "'stray.png' (temp)"}
     second.leave()
     assert engine.names() == engine.before | {f"output/{jobs}/"}
+
+
+def test_strays_leave_with_the_last_run_and_before_the_next_one_begins(engine: Engine) -> None:
+    moved: list[float] = []
+
+    def move(since_s: float) -> None:
+        assert engine.remembered.lock.locked(), "the next run's first files would leave with them"
+        moved.append(since_s)
+
+    began_s = time.time()
+    first, second, third = (engine.run(str(number), began_s=began_s + number, move_strays=move) for number in range(3))
+    for run in (first, second):
+        run.leave()
+        assert moved == [], "what the other one makes is in the folders, too"
+    third.leave()
+    engine.run("4", began_s=began_s + 4, move_strays=move).leave()
+    assert [round(since_s - began_s, 1) for since_s in moved] == [0, 4], "since the first one of those together began"
 
 
 def test_a_later_file_of_the_same_name_is_not_removed_with_the_earlier_one(engine: Engine) -> None:

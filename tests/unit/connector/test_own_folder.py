@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.connector.own_folder import check_prefixes, in_own_folder, may_overlap
+from comfy_serverless.connector.own_folder import check_prefixes, in_own_folder, may_overlap, writes_there_alone
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.nodes import Declared, declared
 
 
-def says(*inputs: str, is_own: bool = True, is_output: bool = True) -> Declared:
-    return Declared(is_own=is_own, is_output=is_output, may_read=not is_own, inputs=frozenset(inputs))
+def says(*inputs: str, is_own: bool = True, is_output: bool = True, is_partner: bool = False) -> Declared:
+    may_read = is_partner or not is_own
+    return Declared(
+        is_own=is_own, is_output=is_output, may_read=may_read, inputs=frozenset(inputs), is_partner=is_partner
+    )
 
 
 DECLARED = {
@@ -29,6 +32,11 @@ DECLARED = {
     "ImageSaverOfAPack": says("images", "filename_prefix", is_own=False),
     "FolderLoaderOfAPack": says("path", is_own=False, is_output=False),
     "CLIPTextEncode": says("text", "clip", is_output=False),
+    "Preview3D": says("model_file"),
+    "PreviewAny": says("source"),
+    "SaveImageWebsocket": says("images"),
+    "SaverOfANewerRelease": says("images", "where"),
+    "ServiceWithAModel": says("prompt", is_output=False, is_partner=True),
 }
 FOLDER = "comfy-serverless/job-1"
 
@@ -218,3 +226,32 @@ def test_a_loader_of_a_pack_keeps_its_model_for_all_owners_and_what_reads_more_d
     by_path = {"required": {"path": ["STRING"], "kind": [["a", "b"]]}}
     for inputs, output in ((by_path, ["MODEL"]), (names, ["IMAGE"]), (names, []), (names, ["MODEL", "IMAGE"])):
         assert declared({**pack, "input": inputs, "output": output}).may_read
+
+
+@pytest.mark.parametrize(
+    ("class_type", "inputs", "is_known"),
+    [
+        ("SaveImage", {"filename_prefix": "x"}, True),
+        ("SaveImage", {"filename_prefix": ["4", 0]}, True),
+        ("SaveImage", {}, False),
+        ("SaveImageDataSetToFolder", {"folder_name": "x"}, True),
+        ("SaveImageDataSetToFolder", {"filename_prefix": "x"}, False),
+        ("PreviewImage", {}, True),
+        ("PreviewAny", {}, True),
+        ("SaveImageWebsocket", {}, True),
+        ("Preview3D", {}, False),
+        ("SaverOfANewerRelease", {"where": "x"}, False),
+        ("ServiceWithAModel", {}, False),
+        ("ImageSaverOfAPack", {"filename_prefix": "x"}, False),
+        ("Unheard", {}, False),
+    ],
+)
+def test_it_is_known_where_nodes_save_only_of_those_of_which_it_is(
+    class_type: str, inputs: dict[str, Any], is_known: bool
+) -> None:
+    before = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8}},
+        "2": {"class_type": class_type, "inputs": inputs},
+        "4": {"class_type": "RegexReplace", "inputs": {"string": "a"}},
+    }
+    assert writes_there_alone(own(before), "job-1", DECLARED) is is_known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -160,3 +161,24 @@ def test_folders_that_no_run_has_had_are_the_operators(world: World, caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert "input/his.png" in world.turn("alice")
     assert not caplog.text
+
+
+def test_without_room_for_a_note_a_new_process_gives_to_nobody_what_came_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path, _content: object) -> None:
+        file.with_suffix(".part").touch()  # a name there may be room for
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(late_files, "_write", full)
+        before = left_by_alice(world)
+        world.turn("alice")
+        dead, world.held = world.held, EngineFolders(world.folders)
+        assert world.turn("bob") == before
+    assert unknown(world) == sorted(LEFT), "the operator has them still"
+    world.write("output/his.png", content="his")
+    assert world.turn("bob") == before | {"output/his.png"}, "there is room again"
+    assert world.turn("alice") == before
+    assert world.kept() == ["his"]
+    dead.close()

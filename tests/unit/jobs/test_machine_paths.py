@@ -101,6 +101,7 @@ def test_words_without_paths_are_unchanged_whatever_is_between_them(words: list[
         ("/workspace/a failed models/b", "…/a failed models/b"),
         ("'/tmp/x/a.png: no such file/folder'", "'…/a.png: no such file/folder'"),
         ("'/tmp/x/a.png /tmp/y/b c.png'", "'…/a.png …/b c.png'"),
+        ("no such key: #/data/models/0", "no such key: #/data/models/0"),
         ("C:\\ComfyUI/models\\a.png", "…/a.png"),
         ("'C:\\a.png' and C:/a.png", "'C:\\a.png' and C:/a.png"),
     ],

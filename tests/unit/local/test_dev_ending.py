@@ -45,3 +45,20 @@ def test_signals_in_the_middle_of_one_another_begin_the_end_once() -> None:
         sys.setprofile(None)
     assert left == [0]
     assert begun == ["the end"]
+
+
+@pytest.mark.timeout(60)
+def test_an_end_that_fails_to_begin_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failure: told.append(failure.exc_type))
+    begun: list[threading.Thread] = []
+
+    def fails() -> None:
+        begun.append(threading.current_thread())
+        raise BrokenPipeError("the terminal is gone")
+
+    ending = Ending(fails)
+    signal.raise_signal(signal.SIGTERM)
+    ending.wait()
+    begun[0].join()
+    assert told == [BrokenPipeError]

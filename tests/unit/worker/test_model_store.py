@@ -932,3 +932,15 @@ def test_private_addresses_are_not_fetched_and_no_secret_is_told(store: Stores, 
         store().hold([model], job_id="j", deadline=soon())
     assert web.requests == []
     assert "secret" not in str(raised.value) + str(raised.value.details)
+
+
+def test_a_folder_that_cannot_be_made_again_is_made_by_the_next_job(tmp_path: Path) -> None:
+    settings = Settings(model_store_dir=tmp_path / "store")
+    own = own_directory(settings)
+    shutil.rmtree(own.parent)
+    own.parent.symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        own_directory(settings)
+    own.parent.unlink()
+    assert own_directory(settings) == own
+    assert own.is_dir()
