@@ -54,7 +54,7 @@ demo: setup ## Local S3 + real Lambda runtime emulator: events in, pictures out 
 	@$(RUN) -m demo
 
 dev: setup ## The whole service at http://127.0.0.1:8189 (PORT, API_KEY, COMFYUI_DIR); Ctrl-C ends it
-	@exec $(RUN) -m local.dev $(DEV_ARGS)
+	@exec $(RUN) -m local $(DEV_ARGS)
 
 # Comfy's SDK for TypeScript, for the example; Node is one of the locked requirements.
 TYPESCRIPT := examples/typescript/node_modules

@@ -101,7 +101,7 @@ def small_job_ms(connector: ComfyConnector, *, rounds: int) -> tuple[float, floa
 
         def run_apart() -> None:
             job_id, deadline = f"bench-{uuid.uuid4().hex}", time.monotonic() + _LONGEST_S
-            prepared = inputs.prepare(_saving(picture), {}, job_id=job_id, deadline=deadline)
+            prepared = inputs.prepare(_saving(picture), {}, job_id=job_id, owner="", deadline=deadline)
             prompt_id = str(uuid.uuid4())
             started = time.perf_counter()
             with connector.hold_folders(lambda: None):

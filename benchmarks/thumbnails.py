@@ -65,6 +65,7 @@ def delivery_ms(pictures: list[Output], pool: ThreadPoolExecutor, thumbnails: Th
     s3: Any = _SlowS3()
     delivery = Delivery(
         job_id="j",
+        owner="",
         keys=KeyAllotment("", "j"),
         s3=s3,
         bucket="bucket",

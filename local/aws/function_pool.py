@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -88,6 +89,7 @@ class FunctionPool:
         self._lock = threading.Lock()
         self._pools = {handler: self._new_pool(function) for handler, function in functions.items()}
         self._is_closed = False
+        _start_server()
 
     def warm(self, handler: str) -> None:
         """Start a process for a handler, which loads it, and return at once."""
@@ -132,9 +134,19 @@ class FunctionPool:
         )
 
 
+def _start_server() -> None:
+    """Start what forks the processes, unless it runs. A terminal's Ctrl-C is not for it, also while it still starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(environment: Mapping[str, str], log_path: str, source_root: str) -> None:
     """Make this process a function's: its environment, code, place for what it prints. Ctrl-C is its parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.clear()
     os.environ.update(environment)
     sys.path.insert(0, source_root)

@@ -1,6 +1,6 @@
 """`make dev`: the whole service on this machine, behind http://127.0.0.1:8189. Ctrl-C ends it.
 
-python -m local.dev [--port PORT] [--workers N] [--release NAME=…] [--log-dir DIR]
+python -m local [--port PORT] [--workers N] [--release NAME=…] [--log-dir DIR]
 """
 
 from __future__ import annotations
@@ -98,7 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ending.wait()
     except StoppedEarly:
         pass
-    except (PortTaken, ProcessDied, NotListening, OSError) as error:
+    except Exception as error:
+        if ending.is_asked:  # a terminal's Ctrl-C goes to the processes that start, too
+            return 0
+        if not isinstance(error, PortTaken | ProcessDied | NotListening | OSError):
+            raise
         console.print("[bold red]It did not start:[/] ", end="")
         print(error, file=sys.stderr)
         return 1
@@ -176,7 +180,7 @@ def _from_environment(variable: str, environment: Mapping[str, str], convert: Ca
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m local.dev",
+        prog="python -m local",
         description=(__doc__ or "").splitlines()[0],
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -20,19 +20,29 @@ class Ending:
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self._asked: SimpleQueue[int] = SimpleQueue()
-        self._is_asked = threading.Event()
+        self._has_begun = threading.Event()
         self._begin = begin
+        self._is_asked = False
         threading.Thread(target=self._end, name="the end", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _frame: self._asked.put(number))
+            signal.signal(number, self._ask)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody has asked for the end: what fails from then on fails for that."""
+        return self._is_asked
 
     def wait(self) -> None:
         """Return once `begin` has been called."""
-        self._is_asked.wait()
+        self._has_begun.wait()
+
+    def _ask(self, number: int, _frame: object) -> None:
+        self._is_asked = True
+        self._asked.put(number)
 
     def _end(self) -> None:
         self._asked.get()
         try:
             self._begin()
         finally:  # it may have nobody left to tell
-            self._is_asked.set()
+            self._has_begun.set()

@@ -26,6 +26,12 @@ _LEFT_EDGES = """(element) => {
     return range.getBoundingClientRect().left;
   });
 }"""
+#: Whether all of a label's value can be seen: nothing is cut off it, and it lies within its label.
+_IS_WHOLE = """(label) => {
+  const value = label.querySelector(".pair").lastChild;
+  const [own, room] = [value.getBoundingClientRect(), label.getBoundingClientRect()];
+  return value.scrollWidth <= value.clientWidth && own.width > 0 && own.right <= room.right && own.left >= room.left;
+}"""
 #: How far the texts of a graph's nodes can be seen beyond their nodes, in pixels.
 _BEYOND = """() => Math.max(...[...document.querySelectorAll(".graph .node")].flatMap((node) => {
   const rect = node.querySelector("rect");
@@ -101,3 +107,21 @@ def test_a_text_is_read_from_the_side_that_it_is_written_from(
 def _first_is_right_of_last(page: Page, selector: str) -> bool:
     edges = page.locator(selector).evaluate(_LEFT_EDGES)
     return bool(edges[0] > edges[-1])
+
+
+@pytest.mark.parametrize(("name", "value"), [("n" * 60, "autumn"), ("n" * 60, "7"), ("i", "a value of many letters")])
+def test_a_label_with_a_long_name_shows_its_value(browsing: Browsing, lea: Person, name: str, value: str) -> None:
+    job = lea.submit(picture(255), metadata={name: value})
+    lea.end_of(job)
+    page = console(browsing, lea, f"jobs?label={name}={value}")
+    shown, picked = page.locator(".job .label"), page.locator(".chip.picked")
+    for label in (shown, picked):
+        expect(label).to_have_count(1)
+        expect(label).to_contain_text(value)
+        assert label.evaluate(_IS_WHOLE)
+    expect(picked).to_have_text(f"{name}={value}")
+    assert picked.locator("svg").evaluate("(cross) => cross.getBoundingClientRect().width") == 12
+    page.goto(f"{lea.url}/#/jobs/{job}")
+    of_job = page.get_by_role("region", name="Facts").locator(".label")
+    expect(of_job).to_have_count(1)
+    assert of_job.evaluate(_IS_WHOLE)

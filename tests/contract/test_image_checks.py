@@ -156,7 +156,7 @@ def graph(image: str) -> dict[str, object]:
 
 def refusal(sandbox: Sandbox, path: Path) -> str:
     try:
-        sandbox.check_image(path, max_pixels=1_000_000, deadline=time.monotonic() + PATIENCE_S, turn="")
+        sandbox.check_image(path, max_pixels=1_000_000, deadline=time.monotonic() + PATIENCE_S, turn="", owner="")
     except Refused as refused:
         return str(refused)
     return ""

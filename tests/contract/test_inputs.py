@@ -99,7 +99,7 @@ def prepare(fetcher: InputFetcher) -> Iterator[Prepare]:
     with ExitStack() as shown:
 
         def prepare(graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]]) -> PreparedInputs:
-            prepared = fetcher.prepare(graph, inputs, job_id="job", deadline=time.monotonic() + 60)
+            prepared = fetcher.prepare(graph, inputs, job_id="job", owner="", deadline=time.monotonic() + 60)
             shown.callback(prepared.release)
             prepared.show(math.inf)
             return prepared
@@ -269,13 +269,13 @@ class TestCache:
             inputs = {"10.mask": address(encoded(mask))}
             for _ in range(2):
                 prepared = fetcher.prepare(
-                    graph("mine/photo.png"), inputs, job_id="job", deadline=time.monotonic() + 60
+                    graph("mine/photo.png"), inputs, job_id="job", owner="", deadline=time.monotonic() + 60
                 )
                 check_mask(connector, prepared, image=image, mask=mask)
             files = [path for path in engine.folder("input").rglob("*.png") if path.parent.name == "comfy-serverless"]
             assert len(files) == 1
             uploaded_at = files[0].stat().st_mtime_ns
-            fetcher.prepare(graph("mine/photo.png"), inputs, job_id="job", deadline=time.monotonic() + 60)
+            fetcher.prepare(graph("mine/photo.png"), inputs, job_id="job", owner="", deadline=time.monotonic() + 60)
             assert files[0].stat().st_mtime_ns == uploaded_at
         finally:
             connector.kill_api()

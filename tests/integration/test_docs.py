@@ -79,7 +79,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "local.dev", "--port", str(port), "--log-dir", str(folder / "out" / "dev")],
+        [sys.executable, "-m", "local", "--port", str(port), "--log-dir", str(folder / "out" / "dev")],
         cwd=ROOT,
         env=environment(folder),
         stdout=subprocess.PIPE,

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -18,13 +20,14 @@ from tests.patience import PATIENCE_S, QuietClock
 pytestmark = pytest.mark.timeout(1200)
 
 
-def begin(port: int, folder: Path, mark: str) -> subprocess.Popen[str]:
+def begin(port: int, folder: Path, mark: str, **how: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "local.dev", "--port", str(port), "--log-dir", str(folder)],
+        [sys.executable, "-m", "local", "--port", str(port), "--log-dir", str(folder)],
         env={**clean_environment(), MARK: mark},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **how,
     )
 
 
@@ -57,6 +60,20 @@ def test_it_says_where_it_is_and_ends_when_asked(tmp_path: Path, number: signal.
         assert "stopping …" in told
         assert "Traceback" not in told
         assert clock() - begun < 20
+    assert left_over(mark) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after_s", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0])
+def test_it_ends_quietly_while_it_starts(tmp_path: Path, number: signal.Signals, after_s: float) -> None:
+    mark = f"early-{number}-{after_s}-{os.getpid()}"
+    process = begin(free_port(), tmp_path, mark, start_new_session=True)
+    time.sleep(after_s)  # wherever it is by then: on no machine may it be wrong
+    os.killpg(process.pid, number)  # a terminal's Ctrl-C goes to all that were started there
+    _, told = process.communicate(timeout=PATIENCE_S)
+    assert "Traceback" not in told
+    assert "Error" not in told
+    assert set(told.split("\n")) <= {"", "stopping …"}
     assert left_over(mark) == []
 
 

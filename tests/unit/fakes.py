@@ -164,7 +164,13 @@ class FakeInputs:
         self.released: list[str] = []
 
     def prepare(
-        self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
+        self,
+        graph: Mapping[str, Any],
+        inputs: Mapping[str, str | list[str]],
+        *,
+        job_id: str,
+        owner: str,
+        deadline: float,
     ) -> PreparedInputs:
         self.calls.append({"inputs": inputs, "job_id": job_id, "deadline": deadline})
         if self.error is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from comfy_serverless.sandbox import sandbox
+from comfy_serverless.sandbox import pool
 from comfy_serverless.sandbox.process import Child
 
 _kept: deque[Child] = deque()
@@ -59,7 +59,7 @@ def _taken() -> Child | None:
 @contextmanager
 def keeping_children() -> Iterator[None]:
     """What sandboxes start is kept, from `with` to the end of the block."""
-    with patch.object(sandbox, "Child", _KeptChild):
+    with patch.object(pool, "Child", _KeptChild):
         yield
 
 

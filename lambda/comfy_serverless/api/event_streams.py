@@ -21,6 +21,7 @@ from comfy_serverless.api.auth import caller_by_header
 from comfy_serverless.api.event_links import LIST_PATH, TOKEN, owner_of
 from comfy_serverless.api.jobs import job_of
 from comfy_serverless.api.live import EVENT_STREAM, Pace, Seen, SeenJobs
+from comfy_serverless.api.query import check_parameters
 from comfy_serverless.api.responses import NOT_KEPT, refuse, security_headers
 from comfy_serverless.api.watching import JobWatch, ListWatch, Watch, stream
 from comfy_serverless.errors import ComfyError, InternalError, NotFound, TooManyStreams, UpstreamError
@@ -155,10 +156,14 @@ class EventStreams:
     def _owner(self, asked: Asked) -> str:
         """In whose name the request is made.
 
-        Raises NotFound for what is no address of events, Unauthorized, or RateLimited for a key that has sent too many.
+        Raises:
+            NotFound: that is no address of events.
+            InvalidRequest: it has a parameter that no such address has.
+            Unauthorized, RateLimited: no right comes with it, or its key has sent too many.
         """
         if asked.method != "GET" or (asked.path != LIST_PATH and not _PATH.fullmatch(asked.path)):
             raise NotFound(f"there is nothing at {asked.method[:10]} {asked.path[:200]}: only events are here.")
+        check_parameters(asked.query, [TOKEN])
         if token := asked.query.get(TOKEN):
             return owner_of(token, asked.path, self.event_keys)
         return caller_by_header(asked.headers.get("authorization", ""), self.keys).owner

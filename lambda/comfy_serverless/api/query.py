@@ -1,5 +1,8 @@
 """Refuses parameters of an address that a route does not have: `?limt=5` would be answered with what nobody asked for.
 
+Live streams of events (`event_streams`) know no route of this API, and check theirs themselves. Agents' `/mcp` lets all
+pass: it has none that could be misspelt, and whoever lists servers of tools may add some of his own.
+
 The official SDKs send `limit`, `cursor` and `metadata[…]` to lists, and nothing else. Public routes let others pass:
 browsers and monitors add some of their own (`?_=1`), and there is nothing to filter.
 """

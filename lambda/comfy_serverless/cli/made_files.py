@@ -90,4 +90,4 @@ def _read(descriptor: int) -> Mapping[str, Any]:
 
     with closing(Sandbox()) as sandbox:
         deadline = time.monotonic() + _DEADLINE_S
-        return sandbox.read_embedded(descriptor, size=size, known=[(0, size)], deadline=deadline, turn="embedded")
+        return sandbox.read_embedded(descriptor, size=size, known=[(0, size)], deadline=deadline, turn="", owner="")

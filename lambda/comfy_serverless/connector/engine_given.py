@@ -22,6 +22,7 @@ class EngineGiven(EngineAsked):
         """Give ComfyUI an image. Returns `{"name": …, "subfolder": …, "type": …}`; use that name.
 
         Raises:
+            OSError: the file cannot be read, for instance because it is not there (FileNotFoundError).
             MissingAsset: ComfyUI does not take it, for instance because it is too large.
         """
         self.wait_ready()
@@ -37,6 +38,7 @@ class EngineGiven(EngineAsked):
         A file on this machine is copied into a local engine's input folder, unless the name is taken there.
 
         Raises:
+            OSError: the file cannot be read.
             MissingAsset: ComfyUI does not take it, for instance because it is too large.
         """
         self.wait_ready()

@@ -92,7 +92,7 @@ def embedded_in_bytes(content: bytes, *, what: str) -> Embedded:
         file.flush()
         whole, size = [(0, len(content))], len(content)
         try:
-            answer = sandbox.read_embedded(file.fileno(), size=size, known=whole, deadline=deadline, turn="embedded")
+            answer = sandbox.read_embedded(file.fileno(), size=size, known=whole, deadline=deadline, turn="", owner="")
         except Refused as refused:
             raise _refusal(refused, what) from refused
     return _kept(answer["document"], answer["warnings"])
@@ -114,7 +114,7 @@ def _kept(document: dict[str, Any], warnings: list[str]) -> Embedded:
 
 def _asked(sandbox: Sandbox, ranges: _Ranges, *, deadline: float) -> Mapping[str, Any]:
     return sandbox.read_embedded(
-        ranges.file.fileno(), size=ranges.size, known=ranges.known, deadline=deadline, turn="embedded"
+        ranges.file.fileno(), size=ranges.size, known=ranges.known, deadline=deadline, turn="", owner=""
     )
 
 

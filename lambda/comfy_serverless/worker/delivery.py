@@ -78,6 +78,7 @@ class Delivery:
         self,
         *,
         job_id: str,
+        owner: str,
         keys: KeyAllotment,
         s3: S3Client,
         bucket: str | None,
@@ -90,14 +91,14 @@ class Delivery:
         self._thumbnails = thumbnails if bucket is not None else None
         self._thumbs: dict[str, Thumbnail] = {}
         self._trace = tracing.current()
-        self._job_id = job_id
+        self._job_id, self._owner = job_id, owner
         self._keys = keys
         self._s3, self._bucket = s3, bucket
         self._pool = pool
         self._leftovers = leftovers
         leftovers.begin()
         if self._thumbnails is not None:
-            self._thumbnails.warm()
+            self._thumbnails.warm(owner=owner)
         self._pending: dict[str, Future[Output]] = {}
 
     def hand_over(self, made: Made) -> None:
@@ -111,7 +112,7 @@ class Delivery:
         thumbnail = None
         if self._thumbnails is not None and self._bucket is not None:
             thumbnail = self._thumbs[key] = self._thumbnails.begin(
-                made, S3Address(self._bucket, key), trace=self._trace
+                made, S3Address(self._bucket, key), owner=self._owner, trace=self._trace
             )
         earlier = self._pending.get(key)
         self._pending[key] = self._pool.submit(context.run, self._deliver, made, key, earlier, thumbnail)

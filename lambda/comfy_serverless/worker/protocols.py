@@ -118,7 +118,13 @@ class Inputs(Protocol):
     """Fetches inputs: see `worker.inputs.fetcher.InputFetcher`."""
 
     def prepare(
-        self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
+        self,
+        graph: Mapping[str, Any],
+        inputs: Mapping[str, str | list[str]],
+        *,
+        job_id: str,
+        owner: str,
+        deadline: float,
     ) -> PreparedGraph: ...
 
 

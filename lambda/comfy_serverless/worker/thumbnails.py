@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -133,11 +134,11 @@ class Thumbnails:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._sandbox.close()
 
-    def warm(self) -> None:
-        """Have a child ready for the first output, without waiting."""
-        self._pool.submit(contextvars.copy_context().run, self._sandbox.warm)
+    def warm(self, *, owner: str) -> None:
+        """Have a child ready for the first output of an owner's job, without waiting."""
+        self._pool.submit(contextvars.copy_context().run, partial(self._sandbox.warm, owner=owner))
 
-    def begin(self, made: Made, address: S3Address, *, trace: tracing.Trace | None = None) -> Thumbnail:
+    def begin(self, made: Made, address: S3Address, *, owner: str, trace: tracing.Trace | None = None) -> Thumbnail:
         """Begin to make the thumbnail of an output that goes to this address, and return at once."""
         thumbnail = Thumbnail()
         kind = bare_type(made.content_type)
@@ -145,15 +146,17 @@ class Thumbnails:
             thumbnail.settle(None)
             return thumbnail
         context = contextvars.copy_context()  # the threads log under the job's name too
-        self._pool.submit(context.run, self._make, thumbnail, made, address, trace)
+        self._pool.submit(context.run, self._make, thumbnail, made, address, owner, trace)
         return thumbnail
 
-    def _make(self, thumbnail: Thumbnail, made: Made, address: S3Address, trace: tracing.Trace | None) -> None:
+    def _make(
+        self, thumbnail: Thumbnail, made: Made, address: S3Address, owner: str, trace: tracing.Trace | None
+    ) -> None:
         uri: str | None = None
         try:
             if not thumbnail.is_settled:  # else its job did not wait
                 with tracing.span("thumbnail", parent=trace, node_id=made.node_id):
-                    uri = self._stored(self._webp(made, address), address)
+                    uri = self._stored(self._webp(made, address, owner=owner), address)
         except _FAILURES as error:
             log.info(
                 "an output has no thumbnail", output=made.name, reason=redacted(f"{type(error).__name__}: {error}")
@@ -163,13 +166,14 @@ class Thumbnails:
         finally:
             thumbnail.settle(uri)
 
-    def _webp(self, made: Made, address: S3Address) -> bytes:
+    def _webp(self, made: Made, address: S3Address, *, owner: str) -> bytes:
         with _opened(made) as file:
             webp = self._sandbox.make_thumbnail(
                 file.fileno(),
                 is_video=bare_type(made.content_type) in _VIDEOS,
                 deadline=time.monotonic() + _DECODING_S,
                 turn=str(hash(address) % _CHILDREN),
+                owner=owner,
             )
         # The child has read bytes of strangers: what it answers is theirs, too.
         if len(webp) > _MOST_BYTES or webp[:4] != b"RIFF" or webp[8:12] != b"WEBP":

@@ -291,7 +291,9 @@ class Worker:
                 raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
             with record.step("fetching"):
-                prepared = self._inputs.prepare(graph, workflow.inputs, job_id=record.job_id, deadline=record.deadline)
+                prepared = self._inputs.prepare(
+                    graph, workflow.inputs, job_id=record.job_id, owner=running.owner, deadline=record.deadline
+                )
             held.callback(prepared.release)
             check_prefixes(prepared.graph)
             record.prepared_ms = record.elapsed_ms()
@@ -311,6 +313,7 @@ class Worker:
             raise DeadlineExceeded("the job's time was over before its inputs had been fetched.")
         delivery = Delivery(
             job_id=record.job_id,
+            owner=running.owner,
             keys=self._keys(record),
             s3=self._s3,
             bucket=record.result.address.bucket if record.result else None,

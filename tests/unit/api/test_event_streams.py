@@ -332,6 +332,22 @@ def test_only_events_are_there(events: EventWorld) -> None:
         assert events.open(path, method=method).status == 404
 
 
+@pytest.mark.parametrize("is_signed", [True, False])
+@pytest.mark.parametrize("path", ["/api/v2/events", "/api/v2/jobs/{id}/events"])
+def test_a_parameter_that_streams_do_not_have_is_refused_as_by_every_route(
+    api: ApiWorld, events: EventWorld, path: str, is_signed: bool
+) -> None:
+    job, key = submit(api), api.services.keys.create("ci", owner="team").text
+    if is_signed:
+        link = list_link(api, "team") if path == "/api/v2/events" else job["urls"]["events"]
+        answer = events.open(f"{link}&limit=1")
+    else:
+        answer = events.open(f"{path.format(id=job['id'])}?limit=1", authorization=f"Bearer {key}")
+    error = json.loads(body(answer))["error"]
+    assert (answer.status, error["code"]) == (422, "invalid_request")
+    assert error["message"].startswith("The request cannot be used: query.limit: is no parameter of this route (")
+
+
 @pytest.mark.parametrize(
     ("origin", "allowed"),
     [(CONSOLE, True), ("https://app.example", True), ("https://evil.example", False), ("null", False)],

@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import logging
+import re
 import socket as sockets
 import threading
 import time
@@ -237,6 +238,17 @@ def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(front: Front, 
             ) as raised:
                 call()
             assert raised.value.code == "missing_asset"
+    assert "/upload/image" not in [path for path, _ in front.seen]
+
+
+def test_a_file_of_this_machine_that_is_not_there_is_pythons_own_error(front: Front, tmp_path: Path) -> None:
+    gone, folder = tmp_path / "gone.png", tmp_path
+    with connected(front) as connector:
+        for call in (connector.upload_image, lambda path: connector.upload_file(path, "a.png"), connector.load_payload):
+            for path, kind in ((gone, FileNotFoundError), (folder, IsADirectoryError)):
+                with pytest.raises(OSError, match=re.escape(str(path))) as raised:
+                    call(path)
+                assert type(raised.value) is kind
     assert "/upload/image" not in [path for path, _ in front.seen]
 
 

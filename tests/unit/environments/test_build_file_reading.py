@@ -137,6 +137,10 @@ def test_what_is_no_build_file_is_refused_with_its_line(text: str, line: int, wo
     [
         (["id: a", "registryVersion: 1.0.0"], "it is missing"),
         (["name: a", "id: a"], "nothing says where it is from"),
+        (["name: a", "id: a", "registryVrsion: 1.0.0"], "`localPath` (is it meant by 'registryVrsion'?)"),
+        (["name: a", "id: a", "source: registry", "registryversion: 1"], "(is it meant by 'registryversion'?)"),
+        (["nmae: a", "id: a", "registryVersion: 1.0.0"], "it is missing (is it meant by 'nmae'?)"),
+        (["name: a", "source: local", "locaPath: a"], "says `source: local` (is it meant by 'locaPath'?)"),
         (["name: a", "registryVersion: 1.0.0"], "a pack of the registry needs its id"),
         (["name: a", "id: a b", "registryVersion: 1.0.0"], "is no id of the Comfy Registry"),
         (["name: a", "id: a", "registryVersion: ../1"], "is no version of the Comfy Registry"),
@@ -173,6 +177,8 @@ def test_a_pack_that_cannot_be_is_refused(lines: list[str], words: str) -> None:
     [
         (["type: loras", "sourceUri: https://h/x"], "it is missing"),
         (["filename: x", "type: loras"], "nothing says where it is from"),
+        (["filename: x", "type: loras", "sourceUrl: https://h/x"], "`localPath` (is it meant by 'sourceUrl'?)"),
+        (["fileName: x", "type: loras", "sourceUri: https://h/x"], "it is missing (is it meant by 'fileName'?)"),
         (["filename: x", "type: ../loras", "sourceUri: https://h/x"], "is no folder below models/"),
         (["filename: x", "type: loras//a", "sourceUri: https://h/x"], "is no folder below models/"),
         (["filename: x", "type: Loras", "sourceUri: https://h/x"], "ComfyUI's folder is 'loras'"),

@@ -6,7 +6,7 @@ import pytest
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.jobs.embedded import embedded_in_bytes
-from comfy_serverless.sandbox import sandbox
+from comfy_serverless.sandbox import pool
 from comfy_serverless.sandbox.process import Child
 
 
@@ -19,7 +19,7 @@ def test_what_takes_over_its_decoder_meets_no_file_of_another_owner(monkeypatch:
             super().__init__()
             children.append(self)
 
-    monkeypatch.setattr(sandbox, "Child", Noted)
+    monkeypatch.setattr(pool, "Child", Noted)
     for _ in range(2):
         with pytest.raises(InvalidWorkflow):
             embedded_in_bytes(b"of an owner", what="the file")

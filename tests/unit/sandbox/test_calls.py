@@ -164,7 +164,7 @@ def test_where_the_kernel_confines_less_that_is_said_once_and_files_are_checked(
     sandbox = sandboxes.Sandbox()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            kind = sandbox.check_image(Path(__file__), max_pixels=1, deadline=time.monotonic() + 60, turn="")
+            kind = sandbox.check_image(Path(__file__), max_pixels=1, deadline=time.monotonic() + 60, turn="", owner="")
             assert kind == "png"
     sandbox.close()
     (said,) = [record.getMessage() for record in caplog.records]

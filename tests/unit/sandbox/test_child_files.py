@@ -155,7 +155,7 @@ def test_a_decoder_that_lies_in_the_libraries_of_another_python_is_found(
 
     monkeypatch.setattr("comfy_serverless.sandbox.process.subprocess.Popen", started)
     sandbox = Sandbox(tmp_path)
-    sandbox.warm()
+    sandbox.warm(owner="")
     sandbox.close()
     ((*_, path),) = asked
     assert json.loads(path)[-1] == str(tmp_path), "the last: our own come first"

@@ -32,7 +32,7 @@ def shows(sandbox: Sandbox, tmp_path: Path) -> Shows:
         image.save(path, image_format, icc_profile=icc)
         with path.open("rb") as file:
             until = time.monotonic() + PATIENCE_S
-            webp = sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=until, turn="")
+            webp = sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=until, turn="", owner="")
         small = Image.open(io.BytesIO(webp))
         assert "icc_profile" not in small.info
         return small.getpixel((small.width // 2, small.height // 2))

@@ -180,7 +180,9 @@ def test_the_child_reads_what_is_there_and_says_what_it_needs(sandbox: Sandbox, 
     with path.open("rb") as file:
 
         def ask(*known: tuple[int, int]) -> Any:
-            return sandbox.read_embedded(file.fileno(), size=len(content), known=known, deadline=deadline, turn="")
+            return sandbox.read_embedded(
+                file.fileno(), size=len(content), known=known, deadline=deadline, turn="", owner=""
+            )
 
         assert ask((0, 4096)) == {"missing": [len(files.FTYP) + 5008, 8]}
         assert ask((0, len(content)))["document"] == files.BOTH
@@ -192,4 +194,4 @@ def test_the_child_refuses_a_file_without_one(sandbox: Sandbox, tmp_path: Path) 
     size = path.stat().st_size
     deadline = time.monotonic() + 2 * PATIENCE_S
     with path.open("rb") as file, pytest.raises(Refused, match="carries no workflow"):
-        sandbox.read_embedded(file.fileno(), size=size, known=[(0, size)], deadline=deadline, turn="")
+        sandbox.read_embedded(file.fileno(), size=size, known=[(0, size)], deadline=deadline, turn="", owner="")

@@ -136,7 +136,7 @@ def test_a_hostile_file_gets_an_answer(sandbox: Sandbox, name: str) -> None:
         file.flush()
         size = len(content)
         with pytest.raises(Refused) as refused:
-            sandbox.read_embedded(file.fileno(), size=size, known=[(0, size)], deadline=deadline, turn="")
+            sandbox.read_embedded(file.fileno(), size=size, known=[(0, size)], deadline=deadline, turn="", owner="")
     # The reader's own bounds have held, and not the clock of the process.
     assert "processor time" not in str(refused.value)
     assert not refused.value.timed_out

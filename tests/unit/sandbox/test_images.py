@@ -44,7 +44,9 @@ def check(sandbox: Sandbox, tmp_path: Path) -> Check:
     def check(content: bytes, *, max_pixels: int = 1_000_000) -> str:
         path = tmp_path / "upload.exe"  # the name says nothing
         path.write_bytes(content)
-        return sandbox.check_image(path, max_pixels=max_pixels, deadline=time.monotonic() + PATIENCE_S, turn="")
+        return sandbox.check_image(
+            path, max_pixels=max_pixels, deadline=time.monotonic() + PATIENCE_S, turn="", owner=""
+        )
 
     return check
 

@@ -29,7 +29,7 @@ def combine(sandbox: Sandbox, tmp_path: Path) -> Combine:
     def combine(image: str, mask: str) -> None:
         target = tmp_path / "target.png"
         deadline = time.monotonic() + PATIENCE_S
-        sandbox.combine_mask(tmp_path / image, tmp_path / mask, target, deadline=deadline, turn="")
+        sandbox.combine_mask(tmp_path / image, tmp_path / mask, target, deadline=deadline, turn="", owner="")
 
     return combine
 

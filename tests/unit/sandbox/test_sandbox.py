@@ -22,6 +22,7 @@ from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.patience import PATIENCE_S, QuietClock, wait_until
 from tests.unit.embedded_files import WITH_BOTH
 from tests.unit.picture_files import picture, tiff_of_tags, tiff_with_tiles
+from tests.unit.sandbox import children
 
 #: Endless work for the reader of a TIFF: pages of many tags.
 SLOW = tiff_of_tags(pages=200, tags=20_000)
@@ -39,14 +40,14 @@ class Files:
         self.slow = folder / "slow"
         self.slow.write_bytes(SLOW)
 
-    def check(self, path: Path | None = None, *, turn: str = "", within_s: float = LATER) -> str:
+    def check(self, path: Path | None = None, *, turn: str = "", owner: str = "", within_s: float = LATER) -> str:
         return self.sandbox.check_image(
-            path or self.good, max_pixels=1_000_000, deadline=time.monotonic() + within_s, turn=turn
+            path or self.good, max_pixels=1_000_000, deadline=time.monotonic() + within_s, turn=turn, owner=owner
         )
 
     @property
     def idle(self) -> list[int]:
-        return [child.pid for child in self.sandbox._idle]
+        return list(children.idle(self.sandbox))
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def test_a_child_is_warm_before_the_first_file_and_serves_many(files: Files) -> None:
-    files.sandbox.warm()
-    files.sandbox.warm()
+    files.sandbox.warm(owner="")
+    files.sandbox.warm(owner="")
     (pid,) = files.idle
     assert [files.check() for _ in range(3)] == [".png"] * 3
     assert files.idle == [pid]
@@ -173,7 +174,7 @@ def test_a_machine_on_which_no_process_can_be_started_may_recover(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    files.sandbox.warm()
+    files.sandbox.warm(owner="")
     with pytest.raises(Refused, match="no process can be started: No such file") as caught:
         files.check()
     assert caught.value.transient
@@ -247,7 +248,7 @@ def test_closing_ends_the_children(files: Files) -> None:
 def test_a_mask_that_cannot_be_written_is_no_fault_of_the_image(files: Files) -> None:
     deadline = time.monotonic() + LATER
     with pytest.raises(OSError, match="No space left"):
-        files.sandbox.combine_mask(files.good, files.good, Path("/dev/full"), deadline=deadline, turn="")
+        files.sandbox.combine_mask(files.good, files.good, Path("/dev/full"), deadline=deadline, turn="", owner="")
     assert files.check() == ".png"
 
 
@@ -259,10 +260,11 @@ def test_children_end_with_the_program_that_started_them(tmp_path: Path, is_busy
 import pathlib, threading, time
 from comfy_serverless.sandbox.sandbox import Sandbox
 sandbox = Sandbox()
-sandbox.warm()
-print(sandbox._idle[0].pid, flush=True)
+sandbox.warm(owner="")
+print(sandbox._pool._unused[0].pid, flush=True)
 if {is_busy}:
-    sandbox.check_image(pathlib.Path({str(path)!r}), max_pixels=10**12, deadline=time.monotonic() + 600, turn="")
+    path, until = pathlib.Path({str(path)!r}), time.monotonic() + 600
+    sandbox.check_image(path, max_pixels=10**12, deadline=until, turn="", owner="")
 time.sleep(600)
 """
     environment = {**os.environ, "PYTHONPATH": "lambda"}
@@ -308,6 +310,6 @@ def test_where_there_is_no_pillow_a_child_reads_what_is_embedded(
     known = [(0, len(content))]
     with path.open("rb") as file:
         found = files.sandbox.read_embedded(
-            file.fileno(), size=len(content), known=known, deadline=time.monotonic() + LATER, turn=""
+            file.fileno(), size=len(content), known=known, deadline=time.monotonic() + LATER, turn="", owner=""
         )
     assert set(found["document"]) == {"prompt", "workflow"}

@@ -34,6 +34,7 @@ from tests.unit.picture_files import (
     tiff_with_tiles,
     webp_claiming,
 )
+from tests.unit.sandbox import children
 
 RED, GREEN, BLUE = (220, 20, 20), (20, 200, 20), (20, 20, 220)
 
@@ -53,6 +54,7 @@ def make(sandbox: Sandbox, tmp_path: Path) -> Make:
                 is_video=is_video,
                 deadline=time.monotonic() + PATIENCE_S,
                 turn="",
+                owner="",
             )
         small = Image.open(io.BytesIO(webp))
         assert small.format == "WEBP"
@@ -244,7 +246,9 @@ def test_a_picture_that_is_a_web_page_too_becomes_a_picture_alone(make: Make, sa
     path = tmp_path / "polyglot.png"
     path.write_bytes(polyglot)
     with path.open("rb") as file:
-        webp = sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=time.monotonic() + PATIENCE_S, turn="")
+        webp = sandbox.make_thumbnail(
+            file.fileno(), is_video=False, deadline=time.monotonic() + PATIENCE_S, turn="", owner=""
+        )
     assert webp.startswith(b"RIFF")
     assert b"script" not in webp
     assert b"PK" not in webp
@@ -263,36 +267,36 @@ def test_a_child_that_is_killed_amid_a_picture_is_replaced(tmp_path: Path) -> No
         def ask() -> bytes:
             with good.open("rb") as file:
                 until = time.monotonic() + PATIENCE_S
-                return sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=until, turn="")
+                return sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=until, turn="", owner="")
 
         ask()
-        (child,) = sandbox._idle
-        os.kill(child.pid, signal.SIGSTOP)
+        (pid,) = children.idle(sandbox)
+        os.kill(pid, signal.SIGSTOP)
         answers: list[bytes] = []
         thread = threading.Thread(target=lambda: answers.append(ask()))
         thread.start()
-        wait_until(lambda: not sandbox._idle)
-        os.kill(child.pid, signal.SIGKILL)
+        wait_until(lambda: not children.idle(sandbox))
+        os.kill(pid, signal.SIGKILL)
         thread.join(PATIENCE_S)
         assert answers[0].startswith(b"RIFF")  # the next child has made it
-        assert sandbox._idle[0].pid != child.pid
+        assert pid not in children.idle(sandbox)
 
 
 def test_a_child_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
     good = tmp_path / "good"
     good.write_bytes(picture("PNG"))
     with closing(Sandbox()) as sandbox, good.open("rb") as file:
-        sandbox.warm()
-        (child,) = sandbox._idle
+        sandbox.warm(owner="")
+        (child,) = sandbox._pool._unused
         os.kill(child.pid, signal.SIGSTOP)
         with pytest.raises(Refused, match="before its time was over"):
-            sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=time.monotonic() + 0.2, turn="")
+            sandbox.make_thumbnail(file.fileno(), is_video=False, deadline=time.monotonic() + 0.2, turn="", owner="")
         assert not child.is_alive
 
 
 def test_a_child_has_no_rights_and_goes_first_when_memory_is_short(make: Make, sandbox: Sandbox) -> None:
     make(picture("PNG"))
-    pid = sandbox._idle[0].pid
+    (pid,) = children.idle(sandbox)
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
     )

@@ -234,6 +234,7 @@ def test_whatever_goes_wrong_with_an_output_costs_that_output_alone(s3: S3Client
     with ThreadPoolExecutor(1) as pool:
         delivery = Delivery(
             job_id="j",
+            owner="",
             keys=KeyAllotment("", "j"),
             s3=s3,
             bucket=None,
@@ -259,6 +260,7 @@ def test_an_upload_that_does_not_end_in_time_is_named(s3: S3Client) -> None:
     with ThreadPoolExecutor(1) as pool:
         delivery = Delivery(
             job_id="j",
+            owner="",
             keys=KeyAllotment("", "j"),
             s3=s3,
             bucket=None,

@@ -48,6 +48,7 @@ def delivery(s3: S3Client, thumbnails: Thumbnails | None, **changes: Any) -> Ite
     with ThreadPoolExecutor(4) as pool:
         fields: dict[str, Any] = {
             "job_id": "j",
+            "owner": "",
             "keys": KeyAllotment("out", "j"),
             "s3": s3,
             "bucket": OUT,
@@ -160,9 +161,9 @@ def test_what_a_child_answers_that_was_taken_over_is_not_stored(
 
 def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(thumbnails: Thumbnails, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    thumbnail = thumbnails.begin(made(path=tmp_path / "a.png"), S3Address(OUT, "j/9/a.png"))
+    thumbnail = thumbnails.begin(made(path=tmp_path / "a.png"), S3Address(OUT, "j/9/a.png"), owner="")
     assert thumbnail.address(until=time.monotonic() + LONG_S) is None
-    gone = thumbnails.begin(made(path=tmp_path / "gone.png"), S3Address(OUT, "j/9/b.png"))
+    gone = thumbnails.begin(made(path=tmp_path / "gone.png"), S3Address(OUT, "j/9/b.png"), owner="")
     assert gone.address(until=time.monotonic() + LONG_S) is None
 
 

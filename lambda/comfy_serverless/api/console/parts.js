@@ -96,13 +96,16 @@ export const dollars = (amount) => {
 /** "12,345" */
 export const number = (count) => (count === null || count === undefined ? "–" : Number(count).toLocaleString("en-US"));
 
+/** A name and what it has, side by side: a long name leaves its value room. */
+const pair = (name, value) => h("span", { class: "pair" }, h("span", { class: "cut" }, name), h("span", { class: "cut" }, value));
+
 /** Labels of a job, each a link to all jobs with it. */
 export const labels = (metadata, limit = 4) => {
   const pairs = Object.entries(metadata ?? {});
   return h("span", { class: "labels" },
     pairs.slice(0, limit).map(([name, value]) =>
       h("a", { class: "label", href: `#/jobs?label=${encodeURIComponent(`${name}=${value}`)}`, title: `${name} = ${value}` },
-        h("span", {}, name), value)),
+        pair(name, value))),
     pairs.length > limit ? h("span", { class: "dim" }, `+${pairs.length - limit}`) : null);
 };
 
@@ -256,7 +259,10 @@ export const labelFilter = (chosen, change, suggest = () => []) => {
     },
   });
   return [
-    chosen.map((text) => h("button", { type: "button", class: "chip picked", "aria-label": `Remove the filter ${text}`, onclick: () => change(chosen.filter((one) => one !== text)) }, text, icon("cross", 12))),
+    chosen.map((text) => {
+      const [name, value] = labelPair(text);
+      return h("button", { type: "button", class: "chip picked", "aria-label": `Remove the filter ${text}`, onclick: () => change(chosen.filter((one) => one !== text)) }, pair(`${name}=`, value), icon("cross", 12));
+    }),
     h("span", { class: "narrow" }, input, known),
   ];
 };

@@ -80,9 +80,13 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _run(options: argparse.Namespace) -> int:
     from comfy_serverless.environments.locking.base import Base
+    from comfy_serverless.environments.locking.lock import ref_of
     from comfy_serverless.environments.locking.more_requirements import MoreRequirements
 
-    build, base = read_build(options.file), Base.read(options.requirements)
+    build = read_build(options.file)
+    if not options.check:
+        ref_of(build)  # what is wrong with the file itself comes first
+    base = Base.read(options.requirements)
     if options.comfyui is not None and not is_folder(options.comfyui):
         raise NotLocked(f"{options.comfyui} (--comfyui, or COMFYUI_DIR) is no folder: name that of a ComfyUI.")
     more = MoreRequirements.read(options.file.parent)

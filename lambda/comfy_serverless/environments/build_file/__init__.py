@@ -9,8 +9,8 @@ Facts of the format: docs/environments.md. No IO but `read_text`; PyYAML comes w
 from __future__ import annotations
 
 from comfy_serverless.environments.build_file.nodes import read_text
-from comfy_serverless.environments.build_file.reading import overrides, parse
+from comfy_serverless.environments.build_file.reading import misspelt, overrides, parse
 from comfy_serverless.environments.build_file.values import BuildFile, Model, Pack
 from comfy_serverless.environments.build_file.writing import new_text, updated
 
-__all__ = ["BuildFile", "Model", "Pack", "new_text", "overrides", "parse", "read_text", "updated"]
+__all__ = ["BuildFile", "Model", "Pack", "misspelt", "new_text", "overrides", "parse", "read_text", "updated"]

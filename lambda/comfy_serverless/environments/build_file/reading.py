@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,10 +18,20 @@ from comfy_serverless.environments.build_file.values import (
     model_order,
     pack_order,
 )
+from comfy_serverless.graph.near import Guesses
 from comfy_serverless.redaction import redact_addresses
 
 _SHOWN: Final = 100
 _LARGEST: Final = 2**63
+#: How much of a key must be that of another to be taken for it, misspelt.
+_LIKE: Final = 0.75
+_OF_DEFINITION: Final = frozenset(
+    {"schema", "baseComfyVersion", "baseImage", "models", "customNodes", "pipDependencies", "environment"}
+)
+_KEYS: Final = _OF_DEFINITION | {
+    *("definition", "name", "description", "id", "registryVersion", "repository", "gitRef", "blobId", "localPath"),
+    *("source", "filename", "type", "sourceUri", "sha256", "sizeBytes"),
+}
 _COMMENT = re.compile(r"(^|\s)#.*")
 _NAMED_EGG = re.compile(r"(?:-e\s+|--editable[\s=]+)?(git\+\S+?)#egg=([A-Za-z0-9._-]+)\S*")
 
@@ -76,7 +86,10 @@ class _Reader:
         if not isinstance(definition, Fields):
             place = definition or root
             self._say(
-                place, "definition", "it is missing, or no mapping: it holds baseComfyVersion, customNodes and models"
+                place,
+                "definition",
+                "it is missing, or no mapping: it holds baseComfyVersion, customNodes and models"
+                f"{_instead(root, 'definition')}",
             )
             return BuildFile()
         self._schema(definition, "definition.", DEFINITION_SCHEMA)
@@ -90,6 +103,7 @@ class _Reader:
             base_image=self._text(definition, "baseImage", "definition."),
             name=self._text(root, "name", "") or "",
             description=self._text(root, "description", "") or "",
+            unread=_unread(definition, _OF_DEFINITION),
         )
 
     def _say(self, node: Node, key: str, message: str) -> None:
@@ -98,7 +112,9 @@ class _Reader:
     def _schema(self, fields: Fields, prefix: str, expected: str) -> None:
         node = fields.get("schema")
         if node is None:
-            self._say(fields, f"{prefix}schema", f"it is missing: write `schema: {expected}`")
+            self._say(
+                fields, f"{prefix}schema", f"it is missing: write `schema: {expected}`{_instead(fields, 'schema')}"
+            )
         elif not isinstance(node, Scalar) or node.value != expected:
             shown = repr(node.value[:_SHOWN]) if isinstance(node, Scalar) else "this"
             self._say(node, f"{prefix}schema", f"{shown} is not a form that is known here: {expected} is")
@@ -159,7 +175,9 @@ class _Reader:
         if name is None or not source:
             return None
         if source == "registry" and pack_id is None and not _has(entry, "id"):
-            self._say(entry, f"{prefix}id", "a pack of the registry needs its id there: write `id: …`")
+            self._say(
+                entry, f"{prefix}id", f"a pack of the registry needs its id there: write `id: …`{_instead(entry, 'id')}"
+            )
         return Pack(
             name=name,
             id=pack_id,
@@ -188,7 +206,7 @@ class _Reader:
                 return ""
             if given[wanted] is None:
                 if not _has(entry, needs[wanted]):
-                    message = f"it is missing: the pack says `source: {wanted}`"
+                    message = f"it is missing: the pack says `source: {wanted}`{_instead(entry, needs[wanted])}"
                     self._say(entry, f"{prefix}{needs[wanted]}", message)
                 return ""
             return wanted
@@ -208,7 +226,7 @@ class _Reader:
                 entry,
                 prefix[:-1],
                 "nothing says where it is from: write `id` with `registryVersion` (Comfy Registry), `repository` with "
-                "`gitRef` (git), or `source: local` with `localPath`",
+                f"`gitRef` (git), or `source: local` with `localPath`{_instead(entry, *needs.values())}",
             )
         return sources[0] if sources else ""
 
@@ -250,13 +268,15 @@ class _Reader:
         size_bytes = self._size(entry, prefix)
         wanted = self._text(entry, "source", prefix)
         if wanted == "local" and local is None and not _has(entry, "localPath"):
-            self._say(entry, f"{prefix}localPath", "it is missing: the model says `source: local`")
+            message = f"it is missing: the model says `source: local`{_instead(entry, 'localPath')}"
+            self._say(entry, f"{prefix}localPath", message)
             return None
         if not any(_has(entry, name) for name in ("sourceUri", "blobId", "localPath")):
             self._say(
                 entry,
                 prefix[:-1],
-                "nothing says where it is from: write `sourceUri: https://…`, or `source: local` with `localPath`",
+                "nothing says where it is from: write `sourceUri: https://…`, or `source: local` with `localPath`"
+                f"{_instead(entry, 'sourceUri', 'blobId', 'localPath')}",
             )
         counts = wanted == "local" or (address is None and blob_id is None)
         if filename is None or folder is None:
@@ -274,7 +294,7 @@ class _Reader:
     def _named(self, entry: Fields, name: str, prefix: str, rule: Callable[[str], str]) -> str | None:
         """A text that must be there."""
         if not _has(entry, name):
-            self._say(entry, f"{prefix}{name}", "it is missing")
+            self._say(entry, f"{prefix}{name}", f"it is missing{_instead(entry, name)}")
         return self._text(entry, name, prefix, rule)
 
     def _size(self, entry: Fields, prefix: str) -> int | None:
@@ -310,6 +330,22 @@ class _Reader:
         return {
             key.value: value.value for key, value in node.items if isinstance(value, Scalar) and value.kind != "null"
         }
+
+
+def misspelt(name: str, found: Iterable[str]) -> str:
+    """What is said of a missing key where another one was probably meant for it, with a blank before it; or nothing."""
+    near = Guesses().near(name, found, likeness=_LIKE, bare=str.lower)
+    return f" (is it meant by {near[0]!r}?)" if near else ""
+
+
+def _instead(entry: Fields, *missing: str) -> str:
+    """The key of an entry that nothing reads, and that was probably meant for one that is missing."""
+    found = _unread(entry, _KEYS)
+    return next((hint for name in missing if (hint := misspelt(name, found))), "")
+
+
+def _unread(entry: Fields, known: frozenset[str]) -> tuple[str, ...]:
+    return tuple(key.value for key, _ in entry.items if key.value not in known)
 
 
 def _has(entry: Fields, name: str) -> bool:

@@ -90,6 +90,7 @@ class BuildFile:
         pip_dependencies: the text of pip lines, with comments; `overrides` has those that count.
         environment: the machine that it was taken from: evidence, nothing is pinned by it.
         base_image: a name of Comfy's own catalogue, which has no meaning here.
+        unread: the keys of its definition that nothing here reads: of other programs, or misspelt.
     """
 
     base_comfy_version: str | None = None
@@ -100,6 +101,7 @@ class BuildFile:
     base_image: str | None = None
     name: str = ""
     description: str = ""
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
 
 def pack_order(pack: Pack) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from comfy_serverless.environments import lock_file
-from comfy_serverless.environments.build_file import BuildFile, Model, Pack, overrides
+from comfy_serverless.environments.build_file import BuildFile, Model, Pack, misspelt, overrides
 from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS, Lock, LockedModel, LockedPack
 from comfy_serverless.environments.locking import requirement_lines
 from comfy_serverless.environments.locking.base import COMFYUI, Base
@@ -87,7 +87,7 @@ class Locker:
             NotLocked: and its kinds; the message has every problem of its kind.
         """
         upgrade, more = upgrade or Upgrade(), more or MoreRequirements()
-        ref = _ref_of(build)
+        ref = ref_of(build)
         overriding, others = _overriding(build)
         self.tell(0.02, f"ComfyUI {ref}")
         kept = known.comfyui if known and known.comfyui.ref == ref and not upgrade.moves(COMFYUI) else None
@@ -204,10 +204,12 @@ def _not_installable(problems: Sequence[str], *, is_own: bool) -> NotLocked:
     return NotLocked(f"Lines that nobody can install:\n  {listed}\n{what}.", details={"problems": list(problems)})
 
 
-def _ref_of(build: BuildFile) -> str:
+def ref_of(build: BuildFile) -> str:
+    """The ComfyUI that a build file names. Raises NotLocked if it names none."""
     if not build.base_comfy_version:
         raise NotLocked(
-            "The build file names no ComfyUI: set definition.baseComfyVersion to a tag (v0.33.0), a branch or a commit."
+            "The build file names no ComfyUI: set definition.baseComfyVersion to a tag (v0.33.0), a branch or a commit"
+            f"{misspelt('baseComfyVersion', build.unread)}."
         )
     return build.base_comfy_version
 

@@ -96,7 +96,13 @@ class InputFetcher:
         remove_left()
 
     def prepare(
-        self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
+        self,
+        graph: Mapping[str, Any],
+        inputs: Mapping[str, str | list[str]],
+        *,
+        job_id: str,
+        owner: str,
+        deadline: float,
     ) -> PreparedInputs:
         """A copy of the graph with every input fetched, checked, ready for ComfyUI, and its name put in.
 
@@ -106,6 +112,7 @@ class InputFetcher:
 
         Args:
             graph: has passed `workflow.check_format`.
+            owner: whose job it is; "" for the operator.
             deadline: on the monotonic clock; INPUT_TIMEOUT_S limits each fetch as well.
 
         Raises:
@@ -116,13 +123,13 @@ class InputFetcher:
             ComfyError: the connector cannot take the files.
         """
         refuse_names_of_others(graph, inputs)
-        return self._place(graph, inputs, is_owners=False, job_id=job_id, deadline=deadline)
+        return self._place(graph, inputs, is_owners=False, job_id=job_id, owner=owner, deadline=deadline)
 
     def place(
         self, graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence[Origin]], *, job_id: str, deadline: float
     ) -> PreparedInputs:
         """As `prepare`, for the owner of this machine, who may give files of it and read the outputs of other jobs."""
-        return self._place(graph, inputs, is_owners=True, job_id=job_id, deadline=deadline)
+        return self._place(graph, inputs, is_owners=True, job_id=job_id, owner="", deadline=deadline)
 
     def _place(
         self,
@@ -131,12 +138,15 @@ class InputFetcher:
         *,
         is_owners: bool,
         job_id: str,
+        owner: str,
         deadline: float,
     ) -> PreparedInputs:
         plan = plan_inputs(graph, inputs)
         files = HeldFiles(self._cache)
         try:
-            names = self._bring_all(plan.wanted, files, is_owners=is_owners, job_id=job_id, deadline=deadline)
+            names = self._bring_all(
+                plan.wanted, files, is_owners=is_owners, job_id=job_id, owner=owner, deadline=deadline
+            )
         except BaseException:
             files.release()
             raise
@@ -151,7 +161,7 @@ class InputFetcher:
         return PreparedInputs(plan.graph, files.show, files.release)
 
     def _bring_all(
-        self, wanted: Sequence[Wanted], held: HeldFiles, *, is_owners: bool, job_id: str, deadline: float
+        self, wanted: Sequence[Wanted], held: HeldFiles, *, is_owners: bool, job_id: str, owner: str, deadline: float
     ) -> dict[Asset, str]:
         """Bring every file once, several at the same time; all failures are reported together."""
         assets = list(dict.fromkeys(entry.asset for entry in wanted))
@@ -161,7 +171,7 @@ class InputFetcher:
             raise MissingAsset(f"The job has {len(assets)} different inputs; at most {MAX_INPUTS} are fetched.")
         pool = ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(assets)), thread_name_prefix="input")
         try:
-            bring = partial(self._bring, held=held, is_owners=is_owners, job_id=job_id, deadline=deadline)
+            bring = partial(self._bring, held=held, is_owners=is_owners, job_id=job_id, owner=owner, deadline=deadline)
             fetches = {asset: pool.submit(contextvars.copy_context().run, bring, asset) for asset in assets}
             # Fetches keep the deadline themselves; only a name that is not resolved in time outlives it.
             wait(fetches.values(), timeout=max(0.0, deadline - time.monotonic()) + 0.5)
@@ -180,15 +190,17 @@ class InputFetcher:
             raise _refusal(wanted, failures, is_over=is_over) from next(iter(failures.values()))
         return {asset: fetch.result() for asset, fetch in fetches.items()}
 
-    def _bring(self, asset: Asset, held: HeldFiles, *, is_owners: bool, job_id: str, deadline: float) -> str:
+    def _bring(
+        self, asset: Asset, held: HeldFiles, *, is_owners: bool, job_id: str, owner: str, deadline: float
+    ) -> str:
         """Fetch, check and upload one file; return the value an input takes for it."""
         start = time.monotonic()
         limit = min(deadline, start + self._settings.input_timeout_s)
         with ExitStack() as files:
             bring = partial(self._stored, is_owners=is_owners) if asset.is_stored else self._received
-            local = bring(asset, files, job_id=job_id, deadline=limit)
+            local = bring(asset, files, job_id=job_id, owner=owner, deadline=limit)
             if asset.mask is not None:
-                local = self._masked(local, asset.mask, files, job_id=job_id, deadline=limit)
+                local = self._masked(local, asset.mask, files, job_id=job_id, owner=owner, deadline=limit)
             left_s = max(0.0, deadline - time.monotonic())
             try:
                 value = held.bring(local.path, local.name, subfolder=asset.subfolder, timeout_s=left_s)
@@ -199,19 +211,21 @@ class InputFetcher:
         logger.info("input fetched", extra={"job_id": job_id, **facts})
         return value
 
-    def _received(self, asset: Asset, files: ExitStack, *, job_id: str, deadline: float) -> _Local:
+    def _received(self, asset: Asset, files: ExitStack, *, job_id: str, owner: str, deadline: float) -> _Local:
         """Fetch the file of an asset into a temporary one."""
         if asset.is_image:
-            self._sandbox.warm()  # it starts while the file is on its way
+            self._sandbox.warm(owner=owner)  # it starts while the file is on its way
         file = files.enter_context(temporary_file())
         received = self._receiver.receive(asset.origin, file, deadline=deadline)
         path = Path(file.name)
         ending = received.ending
         if asset.is_image:
-            ending = self._checked_image(path, job_id=job_id, deadline=deadline)
+            ending = self._checked_image(path, job_id=job_id, owner=owner, deadline=deadline)
         return _Local(path, _name(received.digest, ending), received.size_bytes, received.source)
 
-    def _stored(self, asset: Asset, files: ExitStack, *, is_owners: bool, job_id: str, deadline: float) -> _Local:
+    def _stored(
+        self, asset: Asset, files: ExitStack, *, is_owners: bool, job_id: str, owner: str, deadline: float
+    ) -> _Local:
         """An image that is in ComfyUI's input folder already, to be given a mask.
 
         It is not the job's turn yet: what another owner's job has there meanwhile is not this one's to read.
@@ -234,31 +248,33 @@ class InputFetcher:
                 raise Unusable("is not in ComfyUI's input folder") from error
             except OSError as error:
                 raise Unusable(f"cannot be read from ComfyUI's input folder: {error}", transient=True) from error
-        self._checked_image(path, job_id=job_id, deadline=deadline)
+        self._checked_image(path, job_id=job_id, owner=owner, deadline=deadline)
         return _Local(path, "", path.stat().st_size, name)
 
-    def _masked(self, image: _Local, mask: Origin, files: ExitStack, *, job_id: str, deadline: float) -> _Local:
+    def _masked(
+        self, image: _Local, mask: Origin, files: ExitStack, *, job_id: str, owner: str, deadline: float
+    ) -> _Local:
         """The image with the mask in its alpha."""
         try:
             asset = Asset(mask, is_image=True, subfolder="")
-            local = self._received(asset, files, job_id=job_id, deadline=deadline)
+            local = self._received(asset, files, job_id=job_id, owner=owner, deadline=deadline)
         except Unusable as failure:
             raise UnusableMask(str(failure), transient=failure.transient, timed_out=failure.timed_out) from failure
         file = files.enter_context(temporary_file())
         path = Path(file.name)
         try:
             with _refusals_as_unusable():
-                self._sandbox.combine_mask(image.path, local.path, path, deadline=deadline, turn=job_id)
+                self._sandbox.combine_mask(image.path, local.path, path, deadline=deadline, turn=job_id, owner=owner)
         except OSError as error:
             raise Unusable(f"cannot be stored on the worker's disk: {error.strerror}", transient=True) from error
         with path.open("rb") as combined:
             digest = hashlib.file_digest(combined, "sha256").hexdigest()
         return _Local(path, _name(digest, ".png"), path.stat().st_size, f"{image.source} with {local.source}")
 
-    def _checked_image(self, path: Path, *, job_id: str, deadline: float) -> str:
+    def _checked_image(self, path: Path, *, job_id: str, owner: str, deadline: float) -> str:
         max_pixels = self._settings.max_input_pixels
         with _refusals_as_unusable():
-            return self._sandbox.check_image(path, max_pixels=max_pixels, deadline=deadline, turn=job_id)
+            return self._sandbox.check_image(path, max_pixels=max_pixels, deadline=deadline, turn=job_id, owner=owner)
 
 
 @contextmanager

@@ -48,6 +48,6 @@ def prepare(s3: S3Client, folder: InputFolder) -> Prepare:
         is_open = values.allow_private_addresses  # then the servers of the tests, on this machine, may be asked
         network = Network(allow_private=is_open, allow_own_host=is_open)
         fetcher = InputFetcher(settings=values, s3=s3, connector=folder, network=network)
-        return fetcher.prepare(graph, inputs or {}, job_id="job", deadline=time.monotonic() + within_s).graph
+        return fetcher.prepare(graph, inputs or {}, job_id="job", owner="", deadline=time.monotonic() + within_s).graph
 
     return prepare
