@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -73,7 +74,9 @@ def test_it_ends_quietly_while_it_starts(tmp_path: Path, number: signal.Signals,
     _, told = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in told
     assert "Error" not in told
-    assert set(told.split("\n")) <= {"", "stopping …"}
+    # It may have been ready, and the signal may have ended a function's process before the stack knew of it.
+    said = re.compile(r"(stopping …|In another terminal: source .*|.*was terminated abruptly.*)?")
+    assert [line for line in told.split("\n") if not said.fullmatch(line)] == []
     assert left_over(mark) == []
 
 
